@@ -1,0 +1,2 @@
+// Package probes asks containers whether they started, live and are ready.
+package probes
