@@ -1,0 +1,197 @@
+package probes
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/reevehq/reeve/internal/logkey"
+)
+
+// maxTries: a probe that could not be carried out (as opposed to one that failed) is tried at once this often, as
+// kubelet does; after that the attempt counts as no answer.
+const maxTries = 3
+
+// worker asks one question of one container instance until it is stopped or the question is decided.
+//
+//	waiting (startup probe of the container undecided, initial delay, no address) → probing ⇄ asleep → stopped
+type worker struct {
+	m         *Manager
+	pod       *corev1.Pod
+	spec      *corev1.Probe
+	c         *corev1.Container
+	name      string
+	typ       Type
+	container ContainerState
+
+	stop  context.CancelFunc
+	woken chan struct{} // capacity 1: look again now
+
+	mu sync.Mutex
+	ip string
+}
+
+func newWorker(m *Manager, pod *corev1.Pod, c *corev1.Container, t Type, spec *corev1.Probe, st ContainerState, ip string, stop context.CancelFunc) *worker {
+	return &worker{m: m, pod: pod, spec: spec, c: c, name: c.Name, typ: t, container: st, ip: ip,
+		stop: stop, woken: make(chan struct{}, 1)}
+}
+
+func (w *worker) key() workerKey { return workerKey{w.name, w.typ} }
+
+func (w *worker) wake() {
+	select {
+	case w.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) setAddress(ip string) {
+	w.mu.Lock()
+	changed := w.ip != ip
+	w.ip = ip
+	w.mu.Unlock()
+	if changed {
+		w.wake()
+	}
+}
+
+func (w *worker) address() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ip
+}
+
+func (w *worker) period() time.Duration {
+	if w.spec.PeriodSeconds <= 0 {
+		return 10 * time.Second // the API's default
+	}
+	return time.Duration(w.spec.PeriodSeconds) * time.Second
+}
+
+func (w *worker) timeout() time.Duration {
+	if w.spec.TimeoutSeconds <= 0 {
+		return time.Second // the API's default
+	}
+	return time.Duration(w.spec.TimeoutSeconds) * time.Second
+}
+
+// firstAt is when the first probe is due. A container that has run for longer than a period when we meet it was here
+// before this process: its probes are spread over one period, so that a restart of the agent does not ask all at once.
+func (w *worker) firstAt(now time.Time, spread float64) time.Time {
+	due := w.container.StartedAt.Add(time.Duration(w.spec.InitialDelaySeconds) * time.Second)
+	if now.Sub(due) > w.period() {
+		return now.Add(time.Duration(spread * float64(w.period())))
+	}
+	if due.Before(now) {
+		return now
+	}
+	return due
+}
+
+func (w *worker) run(ctx context.Context) {
+	defer w.stop()
+	next := w.firstAt(time.Now(), rand.Float64())
+	timer := time.NewTimer(time.Until(next))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.woken:
+			// Only a probe that waits for something has a reason to look again before its time.
+			if !w.mayProbe() || time.Now().Before(w.firstAt(time.Now(), 0)) {
+				continue
+			}
+			next = time.Now()
+			timer.Stop()
+		case <-timer.C:
+			if !w.mayProbe() {
+				// Sleep until woken; the timer is only the net under a lost wake-up.
+				next = time.Now().Add(w.period())
+				timer.Reset(w.period())
+				continue
+			}
+		}
+		start := time.Now()
+		if late := start.Sub(next); late > 0 {
+			w.m.metrics.late.Observe(late.Seconds())
+		}
+		r, msg, ok := w.ask(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if ok && !w.m.answer(w, r, msg) {
+			return
+		}
+		// The beat is kept from the time the probe was due, not from when it ended; beats that were missed are dropped.
+		next = next.Add(w.period())
+		if now := time.Now(); next.Before(now) {
+			next = now
+		}
+		timer.Reset(time.Until(next))
+	}
+}
+
+// mayProbe: the container's startup probe holds back the others, and the network kinds need an address.
+func (w *worker) mayProbe() bool {
+	if w.typ != Startup && !w.m.started(w.c, w.container.ID) {
+		return false
+	}
+	return w.spec.Exec != nil || w.address() != "" || hostOf(w.spec) != ""
+}
+
+// ask carries the probe out. ok is false when there is no answer to count: it could not be carried out, or this process
+// itself was starved and a time-out says nothing about the container.
+func (w *worker) ask(ctx context.Context) (r Result, msg string, ok bool) {
+	target := target{pod: w.pod, container: w.c, containerID: w.container.ID, ip: w.address(), userAgent: w.m.cfg.UserAgent}
+	start := time.Now()
+	var a answer
+	var err error
+	for range maxTries {
+		a, err = w.m.prober.probe(ctx, target, w.spec, w.timeout())
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		return Unknown, "", false
+	}
+	took := time.Since(start)
+	w.m.metrics.duration.WithLabelValues(w.typ.String(), w.name, w.pod.Name, w.pod.Namespace).Observe(took.Seconds())
+	log := w.m.log.With(logkey.Pod, w.pod.Namespace+"/"+w.pod.Name, logkey.ContainerName, w.name, "probeType", w.typ.String())
+	if err != nil {
+		w.m.metrics.count(w, Unknown)
+		log.Warn("Probe could not be carried out", logkey.Err, err)
+		w.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", w.typ, err))
+		return Unknown, "", false
+	}
+	if a.result == Failure && a.timedOut && took > w.timeout()+starved(w.timeout()) {
+		// The timer that should have ended the wait fired much too late: the node was busy, the container may be well.
+		w.m.metrics.discarded.Inc()
+		log.Debug("Probe timed out while the agent was starved, not counted", logkey.Duration, took)
+		return Unknown, "", false
+	}
+	w.m.metrics.count(w, a.result)
+	switch {
+	case a.result == Failure:
+		log.Info("Probe failed", "output", a.message)
+		w.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", w.typ, a.message))
+	case a.warning:
+		w.event(corev1.EventTypeWarning, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", w.typ, a.message))
+	}
+	return a.result, a.message, true
+}
+
+// starved is how late a network probe's time-out may fire before the lateness says more about this process than about
+// the container: a fifth of the time-out, at least 200 ms.
+func starved(timeout time.Duration) time.Duration { return max(timeout/5, 200*time.Millisecond) }
+
+func (w *worker) event(eventType, reason, message string) {
+	if w.m.cfg.OnEvent != nil {
+		w.m.cfg.OnEvent(w.pod, w.name, eventType, reason, message)
+	}
+}
