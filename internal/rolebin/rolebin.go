@@ -2,7 +2,6 @@ package rolebin
 
 import (
 	"bytes"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -25,22 +24,19 @@ const (
 	HelloImage   = "hello.tar"
 )
 
-//go:embed all:payload
-var payload embed.FS
-
 // ErrMissing says that this build carries no such payload.
 var ErrMissing = errors.New("this build does not carry it; build with `make build`")
 
 // open returns the payload's plain bytes as a stream and the SHA-256 (hex) of them.
 func open(name string) (io.ReadCloser, string, error) {
-	sum, err := payload.ReadFile("payload/" + name + ".sha256")
+	sum, err := payload.ReadFile(payloadDir + "/" + name + ".sha256")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", fmt.Errorf("find embedded %q: %w", name, ErrMissing)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	packed, err := payload.Open("payload/" + name + ".zst")
+	packed, err := payload.Open(payloadDir + "/" + name + ".zst")
 	if err != nil {
 		return nil, "", fmt.Errorf("find embedded %q: %w", name, ErrMissing)
 	}
@@ -137,7 +133,7 @@ func Exec(name string, args, env []string) error {
 func Prune(dir string) error {
 	keep := map[string]bool{}
 	for _, name := range []string{ControlPlane, Kubectl, Logpump} {
-		if sum, err := payload.ReadFile("payload/" + name + ".sha256"); err == nil {
+		if sum, err := payload.ReadFile(payloadDir + "/" + name + ".sha256"); err == nil {
 			keep[string(bytes.TrimSpace(sum))[:12]] = true
 		}
 	}

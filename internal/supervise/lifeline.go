@@ -7,12 +7,24 @@ import (
 	"syscall"
 )
 
-// lifelineEnv tells a child which file descriptor is its life line.
-const lifelineEnv = "REEVE_LIFELINE_FD"
+// lifelineEnv and readyEnv tell a child which file descriptors are its life line and its readiness pipe.
+const (
+	lifelineEnv = "REEVE_LIFELINE_FD"
+	readyEnv    = "REEVE_READY_FD"
+)
+
+// ready is the child's end of the readiness pipe, nil without a supervisor.
+var ready *os.File
 
 // WithLifeline returns a context that ends when the supervisor that started this process is gone. Without a supervisor
-// it is ctx itself. It must be called once, early in main: it takes the descriptor, and hides it from grandchildren.
+// it is ctx itself. It must be called once, early in main:
+// it takes the descriptors, and hides them from grandchildren.
 func WithLifeline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if fd, err := strconv.Atoi(os.Getenv(readyEnv)); err == nil && fd >= 3 {
+		syscall.CloseOnExec(fd)
+		ready = os.NewFile(uintptr(fd), "ready")
+	}
+	os.Unsetenv(readyEnv)
 	fd, err := strconv.Atoi(os.Getenv(lifelineEnv))
 	os.Unsetenv(lifelineEnv)
 	if err != nil || fd < 3 {
@@ -33,4 +45,12 @@ func WithLifeline(ctx context.Context) (context.Context, context.CancelFunc) {
 		}
 	}()
 	return ctx, cancel
+}
+
+// NotifyReady tells the supervisor that this process does its work now. Without a supervisor it does nothing.
+func NotifyReady() {
+	if ready != nil {
+		// Only a supervisor that is gone makes this fail, and then the life line ends the process.
+		ready.Write([]byte{1})
+	}
 }

@@ -36,8 +36,10 @@ type Child struct {
 	Env  []string
 	// Fatal reports that an exit code means "do not start again" (bad flags, a port in use). Nil means none is.
 	Fatal func(exitCode int) bool
-	// Started, when set, is called with the process id after each start.
+	// Started, when set, is called with the process id after each start; Ready after each time that the child called
+	// NotifyReady.
 	Started func(pid int)
+	Ready   func()
 }
 
 // ErrFatal is wrapped by the error of Run when a child said that starting it again is pointless.
@@ -109,14 +111,21 @@ func runOnce(ctx context.Context, log *slog.Logger, c Child) (exitCode int, err 
 		return -1, fmt.Errorf("make the life line of %q: %w", c.Name, err)
 	}
 	defer write.Close()
+	readyRead, readyWrite, err := os.Pipe()
+	if err != nil {
+		read.Close()
+		return -1, fmt.Errorf("make the readiness pipe of %q: %w", c.Name, err)
+	}
+	defer readyRead.Close()
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{read}
-	cmd.Env = append(append(os.Environ(), c.Env...), fmt.Sprintf("%s=%d", lifelineEnv, 3))
+	cmd.ExtraFiles = []*os.File{read, readyWrite} // descriptors 3 and 4 of the child
+	cmd.Env = append(append(os.Environ(), c.Env...), lifelineEnv+"=3", readyEnv+"=4")
 	// A group of its own, so that a terminal's Ctrl-C reaches the supervisor alone and it decides the order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Start()
 	read.Close()
+	readyWrite.Close()
 	if err != nil {
 		return -1, fmt.Errorf("start %q: %w", c.Name, err)
 	}
@@ -126,6 +135,17 @@ func runOnce(ctx context.Context, log *slog.Logger, c Child) (exitCode int, err 
 	}
 	var wg sync.WaitGroup
 	ended := make(chan struct{})
+	wg.Go(func() {
+		// Ends with the child, which holds the only write end.
+		for b := []byte{0}; ; {
+			if _, err := readyRead.Read(b); err != nil {
+				return
+			}
+			if c.Ready != nil {
+				c.Ready()
+			}
+		}
+	})
 	wg.Go(func() {
 		select {
 		case <-ended:
@@ -142,6 +162,8 @@ func runOnce(ctx context.Context, log *slog.Logger, c Child) (exitCode int, err 
 	})
 	err = cmd.Wait()
 	close(ended)
+	// A grandchild that inherited the pipe must not hold us.
+	readyRead.SetReadDeadline(time.Now())
 	wg.Wait()
 	var exit *exec.ExitError
 	if err == nil || errors.As(err, &exit) {

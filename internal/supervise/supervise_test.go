@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 		defer stop()
 		appendLine(os.Getenv("SUPERVISE_LOG"), "start "+strconv.Itoa(os.Getpid()))
+		NotifyReady()
 		if code, err := strconv.Atoi(os.Getenv("SUPERVISE_EXIT")); err == nil {
 			os.Exit(code)
 		}
@@ -75,8 +76,12 @@ func TestKilledChildIsStartedAgainAndStoppedAtTheEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	ready := make(chan struct{}, 8)
 	go func() {
-		done <- Run(ctx, slog.New(slog.DiscardHandler), Child{Name: "c", Path: os.Args[0], Env: []string{"SUPERVISE_ROLE=child", "SUPERVISE_LOG=" + path}})
+		done <- Run(ctx, slog.New(slog.DiscardHandler), Child{
+			Name: "c", Path: os.Args[0], Env: []string{"SUPERVISE_ROLE=child", "SUPERVISE_LOG=" + path},
+			Ready: func() { ready <- struct{}{} },
+		})
 	}()
 	first := waitLines(t, path, "start ", 1)
 	pid, _ := strconv.Atoi(first[0])
@@ -86,6 +91,13 @@ func TestKilledChildIsStartedAgainAndStoppedAtTheEnd(t *testing.T) {
 	second := waitLines(t, path, "start ", 2)
 	if second[1] == first[0] {
 		t.Fatalf("the second start has the first one's pid %s", first[0])
+	}
+	for range 2 {
+		select {
+		case <-ready:
+		case <-time.After(30 * time.Second):
+			t.Fatal("the supervisor did not hear that the child is ready")
+		}
 	}
 	cancel()
 	if err := <-done; err != nil {

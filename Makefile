@@ -1,0 +1,107 @@
+# reeve: build, check, test, run. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+KUBERNETES := 1.36.6
+REVISION   ?= 1
+VERSION    := v$(KUBERNETES)+reeve.$(REVISION)
+COMMIT     := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+DATE       := $(shell git log -1 --format=%cd --date=format:%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo 1970-01-01T00:00:00Z)
+
+# RACE=1 builds the programs with the race detector, into bin/race.
+RACE ?=
+ifeq ($(RACE),1)
+  BIN := bin/race
+  PAYLOAD := internal/rolebin/payload-race
+  GOBUILD := CGO_ENABLED=1 go build -race
+  STATIC := -linkmode=external -extldflags=-static
+else
+  BIN := bin
+  PAYLOAD := internal/rolebin/payload
+  GOBUILD := CGO_ENABLED=0 go build
+  STATIC :=
+endif
+MODULE  := github.com/reevehq/reeve
+LDFLAGS := -s -w $(STATIC) \
+  -X $(MODULE)/internal/version.gitVersion=$(VERSION) \
+  -X $(MODULE)/internal/version.gitCommit=$(COMMIT) \
+  -X $(MODULE)/internal/version.buildDate=$(DATE) \
+  -X k8s.io/component-base/version.gitVersion=$(VERSION) \
+  -X k8s.io/component-base/version.gitMajor=1 \
+  -X k8s.io/component-base/version.gitMinor=36 \
+  -X k8s.io/component-base/version.gitCommit=$(COMMIT) \
+  -X k8s.io/component-base/version.gitTreeState=clean \
+  -X k8s.io/component-base/version.buildDate=$(DATE) \
+  -X k8s.io/client-go/pkg/version.gitVersion=$(VERSION) \
+  -X k8s.io/client-go/pkg/version.gitCommit=$(COMMIT)
+# The race detector needs the C library's resolver and user look-up; the pure Go ones link statically.
+TAGS := netgo,osusergo
+
+# What commands come from where on Debian and Ubuntu: command=package, only missing ones are installed.
+RUN_NEEDS  := gcc=gcc containerd=containerd runc=runc iptables=iptables ip=iproute2 curl=curl conntrack=conntrack
+TEST_NEEDS := $(RUN_NEEDS) nft=nftables busybox=busybox-static /usr/lib/cni/ptp=containernetworking-plugins \
+  /usr/include/stdio.h=libc6-dev ipset=ipset
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+.PHONY: build
+build: ## bin/reeve: static, stripped, with the other programs and images inside (RACE=1: bin/race/reeve)
+	@mkdir -p $(BIN) $(PAYLOAD)
+	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve-controlplane ./cmd/controlplane
+	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl ./cmd/kubectl
+	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/logpump ./cmd/logpump
+	@$(MAKE) images BIN=$(BIN)
+	@for f in reeve-controlplane kubectl logpump pause.tar hello.tar; do \
+	  go run ./internal/rolebin/pack -dir $(PAYLOAD) $(BIN)/$$f; done
+	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve ./cmd/reeve
+
+.PHONY: images
+images: ## the OCI images of pause and of the demo, as archives in bin/
+	@mkdir -p $(BIN)
+	gcc -Os -static -nostdlib -nostartfiles -fno-stack-protector -fno-asynchronous-unwind-tables -Wall -Werror -s -o $(BIN)/pause cmd/pause/pause.c
+	CGO_ENABLED=0 go build -ldflags '-s -w' -o $(BIN)/hello ./cmd/hello
+	go run ./internal/imagebuild -name localhost/reeve-pause:v1 -binary $(BIN)/pause -o $(BIN)/pause.tar
+	go run ./internal/imagebuild -name localhost/reeve-hello:v1 -binary $(BIN)/hello -o $(BIN)/hello.tar
+
+.PHONY: generate
+generate: ## write generated code anew
+	go generate ./...
+	./controlplane/generate.sh
+
+.PHONY: check
+check: ## format, vet, import rules, module tidiness
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt these: $$out"; exit 1; }
+	go mod tidy -diff
+	CGO_ENABLED=1 go vet -race ./...
+	CGO_ENABLED=1 go test -race ./tests/arch/
+
+.PHONY: deps-run
+deps-run:
+	@tests/tools/need.sh $(RUN_NEEDS)
+
+.PHONY: deps-test
+deps-test:
+	@tests/tools/need.sh $(TEST_NEEDS)
+
+RUN ?= .
+.PHONY: test
+test: deps-test ## everything that can run on this machine (RUN=regexp picks tests)
+	@$(MAKE) check
+	@$(MAKE) build RACE=1
+	CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve go test -race -timeout 20m -run '$(RUN)' ./...
+
+.PHONY: run
+run: deps-run build ## start a node here, deploy a small app, fetch a page through its Service (ONCE=1: then end)
+	@tests/quickstart/run.sh $(BIN)/reeve
+
+.PHONY: bench
+bench: deps-test build ## measure speed and memory as docs/PERFORMANCE.md says
+	REEVE_BIN=$(CURDIR)/$(BIN)/reeve go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./tests/bench/
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin internal/rolebin/payload/*.* internal/rolebin/payload-race/*.*
