@@ -1,0 +1,111 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	// A token is renewed after this part of its life, or after tokenMaxAge, whichever comes first, as kubelet does. The
+	// jitter keeps the tokens of pods that were made together from all being renewed at once.
+	tokenLifePart = 0.8
+	tokenMaxAge   = 24 * time.Hour
+	tokenJitter   = 10 * time.Second
+	// defaultTokenSeconds of core/v1.
+	defaultTokenSeconds int64 = 3600
+)
+
+// tokenCache holds the tokens in use, so that a pass for another reason does not ask for new ones.
+type tokenCache struct {
+	src Tokens
+
+	mu     sync.Mutex
+	tokens map[tokenKey]heldToken
+}
+
+type tokenKey struct {
+	pod      types.UID
+	audience string
+	seconds  int64
+	path     string
+}
+
+type heldToken struct {
+	token   string
+	renewAt time.Time
+	expires time.Time
+}
+
+func newTokenCache(src Tokens) *tokenCache {
+	return &tokenCache{src: src, tokens: map[tokenKey]heldToken{}}
+}
+
+// get answers a token that is bound to the pod, and when it is to be renewed. While a renewal fails, a token that is
+// still valid is served, and the next try is due soon.
+func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection) (string, time.Time, error) {
+	if c.src == nil {
+		return "", time.Time{}, errors.New("this node runs without an API server, which makes service account tokens")
+	}
+	seconds := defaultTokenSeconds
+	if src.ExpirationSeconds != nil {
+		seconds = *src.ExpirationSeconds
+	}
+	k := tokenKey{pod.UID, src.Audience, seconds, src.Path}
+	now := time.Now()
+	c.mu.Lock()
+	held, ok := c.tokens[k]
+	c.mu.Unlock()
+	if ok && now.Before(held.renewAt) {
+		return held.token, held.renewAt, nil
+	}
+	name := pod.Spec.ServiceAccountName
+	if name == "" {
+		name = "default"
+	}
+	tr := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{
+		ExpirationSeconds: &seconds,
+		BoundObjectRef:    &authv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+	}}
+	if src.Audience != "" {
+		tr.Spec.Audiences = []string{src.Audience}
+	}
+	got, err := c.src.CreateToken(ctx, pod.Namespace, name, tr)
+	if err != nil {
+		if ok && now.Before(held.expires) {
+			return held.token, now.Add(tokenJitter + rand.N(tokenJitter)), nil
+		}
+		return "", time.Time{}, err
+	}
+	if got.Status.Token == "" {
+		return "", time.Time{}, errors.New("the API server answered an empty token")
+	}
+	held = heldToken{token: got.Status.Token, expires: got.Status.ExpirationTimestamp.Time,
+		renewAt: renewAt(now, got.Status.ExpirationTimestamp.Time, rand.N(tokenJitter))}
+	c.mu.Lock()
+	c.tokens[k] = held
+	c.mu.Unlock()
+	return held.token, held.renewAt, nil
+}
+
+// renewAt is when a token that was issued now and ends at expires is to be renewed. Pure.
+func renewAt(now, expires time.Time, jitter time.Duration) time.Time {
+	age := min(time.Duration(float64(expires.Sub(now))*tokenLifePart), tokenMaxAge)
+	return now.Add(max(age-jitter, 0))
+}
+
+func (c *tokenCache) forget(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.tokens {
+		if k.pod == uid {
+			delete(c.tokens, k)
+		}
+	}
+}
