@@ -1,3 +1,4 @@
-// Package systemd speaks to the service manager: readiness, watchdog, units and slices. It is silent where there is
-// none.
+// Package systemd speaks to the service manager: readiness and watchdog over the notify socket, transient scopes over
+// D-Bus, and the text of the unit files that `reeve install` writes. It starts no goroutine; Watchdog blocks its caller.
+// Where there is no systemd it is silent or answers ErrNoSystemd, and it never changes a unit that it was not named.
 package systemd
