@@ -159,11 +159,12 @@ func (c *Cache) get(ctx context.Context, ref Ref) (runtime.Object, error) {
 	return e.obj, nil
 }
 
+// resourceOf is singular, for messages read as `configmap "x" not found`.
 func resourceOf(k Kind) string {
 	if k == Secret {
-		return "secrets"
+		return "secret"
 	}
-	return "configmaps"
+	return "configmap"
 }
 
 // set records the object (nil: absent) and tells the owners if that is news.
