@@ -94,7 +94,6 @@ It runs. In another terminal, as root:
   kubectl get pods -A -o wide
   kubectl scale deployment hello --replicas=5
   kubectl logs -l app=hello --prefix
-  kubectl exec deploy/hello -- /hello --help
   curl http://$address/
 
 Ctrl-C stops it and removes everything.

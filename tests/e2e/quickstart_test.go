@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/reevehq/reeve/tests/node"
+)
+
+// TestQuickstartLeavesNothing runs what `make run ONCE=1` runs, twice, the first time killed halfway, and compares the
+// host before and after: no process, mount, namespace, link, address, rule, cgroup or file of it remains.
+func TestQuickstartLeavesNothing(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "reeve-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	before := hostState(t)
+	data := filepath.Join(dir, "quickstart")
+	quickstart := func(ctx context.Context, env ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "../quickstart/run.sh", os.Getenv("REEVE_BIN"))
+		cmd.Env = append(os.Environ(), append(env, "DATA_DIR="+data, "NOTIFY_SOCKET=",
+			"SERVER_FLAGS=--cgroup-root="+node.CgroupRoot("quickstart")+" --cgroup-driver=cgroupfs --node-name=node-a")...)
+		return cmd.CombinedOutput()
+	}
+
+	// Kill the script (SIGKILL: its clean-up cannot run) as soon as the node has an address book of its own.
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(filepath.Join(data, "agent", "node.kubeconfig")); err == nil {
+				cancel()
+			}
+		}
+	}()
+	if out, err := quickstart(ctx, "ONCE=1"); err == nil {
+		t.Fatalf("the killed run ended well:\n%s", out)
+	}
+	cancel()
+
+	ctx, cancel = context.WithTimeout(context.Background(), node.ExecTimeout)
+	defer cancel()
+	out, err := quickstart(ctx, "ONCE=1")
+	if err != nil {
+		t.Fatalf("run.sh: %v\n%s", err, out)
+	}
+	if got := strings.Count(string(out), "hello from pod hello-"); got < 6 {
+		t.Errorf("%d pages fetched, want 6:\n%s", got, out)
+	}
+	after := hostState(t)
+	for what, was := range before {
+		is := after[what]
+		for _, line := range is {
+			if !slices.Contains(was, line) {
+				t.Errorf("%s: left behind: %s", what, line)
+			}
+		}
+		for _, line := range was {
+			if !slices.Contains(is, line) {
+				t.Errorf("%s: taken away: %s", what, line)
+			}
+		}
+	}
+	if t.Failed() {
+		t.Logf("run.sh printed:\n%s", out)
+	}
+}
+
+// hostState lists what a node changes on a host, a sorted list of lines for each kind of thing.
+func hostState(t *testing.T) map[string][]string {
+	t.Helper()
+	state := map[string][]string{}
+	command := func(what string, keep func(string) bool, name string, args ...string) {
+		out, err := run(name, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out) {
+			if line = strings.TrimSpace(line); line != "" && (keep == nil || keep(line)) {
+				state[what] = append(state[what], line)
+			}
+		}
+	}
+	noCounters := func(line string) bool { return !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ":") }
+	command("links", nil, "sh", "-c", "ip -br link | sort")
+	command("addresses", func(l string) bool { return !strings.Contains(l, "fe80") }, "sh", "-c", "ip -o addr | awk '{print $2, $4}' | sort")
+	command("routes", nil, "sh", "-c", "ip route show table all | grep -v fe80 | sort")
+	command("namespaces", nil, "ip", "netns", "list")
+	command("IPv4 rules", noCounters, "iptables-save")
+	command("IPv4 chains", func(l string) bool { return strings.HasPrefix(l, ":KUBE") || strings.HasPrefix(l, ":REEVE") }, "iptables-save")
+	command("IPv6 rules", noCounters, "ip6tables-save")
+	command("processes", func(l string) bool { return !strings.Contains(l, "ps -eo") }, "sh", "-c", "ps -eo args | grep -v '^\\[' | sort")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		state["mounts"] = append(state["mounts"], f[4])
+	}
+	for what, top := range map[string]string{"cgroups": "/sys/fs/cgroup", "/run": "/run", "/var/lib/cni": "/var/lib/cni", "/tmp": "/tmp"} {
+		filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return nil
+			}
+			if what == "/tmp" && strings.Count(p, "/") > 2 {
+				return fs.SkipDir
+			}
+			if d.IsDir() || what != "cgroups" {
+				state[what] = append(state[what], p)
+			}
+			return nil
+		})
+		slices.Sort(state[what])
+	}
+	return state
+}

@@ -1,0 +1,174 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// stage tells the three processes of a run apart: the one that `go test` started, the init of the new namespaces,
+	// and the one that runs the tests.
+	stage = "REEVE_E2E_STAGE"
+	// mark begins the name of every cgroup that these tests make.
+	mark = "reeve-e2e"
+	// The node's address, and a host outside of it in a namespace of its own, over a veth pair.
+	IP        = "10.100.0.1"
+	OutsideIP = "10.100.0.2"
+	OutsideNS = "outside"
+)
+
+// Main runs the tests of m in namespaces of their own. Without root or a built binary they say so and skip, or fail in CI.
+func Main(m *testing.M) {
+	if why := cannotRun(); why != "" {
+		if os.Getenv("REEVE_CI") == "1" {
+			fmt.Fprintln(os.Stderr, "tests of a whole node:", why)
+			os.Exit(1)
+		}
+		fmt.Fprintln(os.Stderr, "SKIP tests of a whole node:", why)
+		os.Exit(0)
+	}
+	switch os.Getenv(stage) {
+	case "init":
+		if err := prepare(); err != nil {
+			fmt.Fprintln(os.Stderr, "prepare namespaces:", err)
+			os.Exit(1)
+		}
+		os.Exit(beInit())
+	case "tests":
+		os.Exit(m.Run())
+	}
+	removeCgroups()
+	runtime.LockOSThread() // Pdeathsig is sent when the thread that forked ends
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), stage+"=init")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	signal.Ignore(os.Interrupt)
+	err := cmd.Run()
+	removeCgroups()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		os.Exit(exit.ExitCode())
+	}
+	fmt.Fprintln(os.Stderr, "run tests in namespaces of their own:", err)
+	os.Exit(1)
+}
+
+func cannotRun() string {
+	if os.Geteuid() != 0 {
+		return "they need root"
+	}
+	bin := os.Getenv("REEVE_BIN")
+	if bin == "" {
+		return "REEVE_BIN does not name a built reeve; use make test"
+	}
+	if _, err := os.Stat(bin); err != nil {
+		return "REEVE_BIN: " + err.Error()
+	}
+	return ""
+}
+
+// beInit runs the tests as a child and does an init's work meanwhile: shims and containers that lose their parent become
+// this process's children, and would stay zombies.
+func beInit() int {
+	os.Setenv(stage, "tests")
+	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+		Env:   os.Environ(),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run the tests:", err)
+		return 1
+	}
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "wait for the tests:", err)
+			return 1
+		}
+		if pid == child.Pid {
+			if status.Exited() {
+				return status.ExitStatus()
+			}
+			return 1
+		}
+	}
+}
+
+// prepare makes the namespaces a small world: a node's uplink with a default route, and a host behind it.
+func prepare() error {
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for _, m := range []struct{ source, target, kind, data string }{
+		{"proc", "/proc", "proc", ""},
+		{"tmpfs", "/run", "tmpfs", "mode=0755"},
+	} {
+		if err := unix.Mount(m.source, m.target, m.kind, 0, m.data); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	// Pods' mounts must reach containers that are started later: shared, as systemd makes a host's root.
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("share mounts: %w", err)
+	}
+	for _, line := range []string{
+		"ip link set lo up",
+		"ip netns add " + OutsideNS,
+		"ip link add up0 type veth peer name out0 netns " + OutsideNS,
+		"ip addr add " + IP + "/24 dev up0",
+		"ip link set up0 up",
+		"ip -n " + OutsideNS + " link set lo up",
+		"ip -n " + OutsideNS + " addr add " + OutsideIP + "/24 dev out0",
+		"ip -n " + OutsideNS + " link set out0 up",
+		"ip route add default via " + OutsideIP,
+		"ip -n " + OutsideNS + " route add default via " + IP,
+	} {
+		f := strings.Fields(line)
+		if out, err := exec.Command(f[0], f[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", line, err, out)
+		}
+	}
+	return nil
+}
+
+// CgroupRoot is where a node of these tests makes its pods' cgroups.
+func CgroupRoot(name string) string { return "/" + mark + "-" + name }
+
+// removeCgroups removes what an earlier run left, killed or not: whatever bears the mark, in every hierarchy.
+func removeCgroups() {
+	tops, _ := filepath.Glob("/sys/fs/cgroup/*/" + mark + "*")
+	more, _ := filepath.Glob("/sys/fs/cgroup/" + mark + "*")
+	for _, top := range append(tops, more...) {
+		var dirs []string
+		filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, p)
+			}
+			return nil
+		})
+		for i := len(dirs) - 1; i >= 0; i-- {
+			os.Remove(dirs[i])
+		}
+	}
+}
