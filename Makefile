@@ -49,23 +49,16 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 .PHONY: build
-build: ## bin/reeve: static, stripped, with the other programs and images inside (RACE=1: bin/race/reeve)
+build: parts ## bin/reeve: static, stripped, with the other programs and images inside (RACE=1: bin/race/reeve)
 	@mkdir -p $(BIN) $(PAYLOAD)
 	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve-controlplane ./cmd/controlplane
 	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl ./cmd/kubectl
-	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/logpump ./cmd/logpump
-	@$(MAKE) images BIN=$(BIN)
-	@for f in reeve-controlplane kubectl logpump pause.tar hello.tar; do \
-	  go run ./internal/rolebin/pack -dir $(PAYLOAD) $(BIN)/$$f; done
+	@for f in reeve-controlplane kubectl; do go run ./internal/rolebin/pack -dir $(PAYLOAD) $(BIN)/$$f; done
 	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve ./cmd/reeve
 
-.PHONY: images
-images: ## the OCI images of pause and of the demo, as archives in bin/
-	@mkdir -p $(BIN)
-	gcc -Os -static -nostdlib -nostartfiles -fno-stack-protector -fno-asynchronous-unwind-tables -Wall -Werror -s -o $(BIN)/pause cmd/pause/pause.c
-	CGO_ENABLED=0 go build -ldflags '-s -w' -o $(BIN)/hello ./cmd/hello
-	go run ./internal/imagebuild -name localhost/reeve-pause:v1 -binary $(BIN)/pause -o $(BIN)/pause.tar
-	go run ./internal/imagebuild -name localhost/reeve-hello:v1 -binary $(BIN)/hello -o $(BIN)/hello.tar
+.PHONY: parts
+parts: ## what the runtime carries: the images of pause and of the demo, and logpump
+	CGO_ENABLED=0 go run ./internal/imagebuild -o internal/embedded/files
 
 .PHONY: generate
 generate: ## write generated code anew
@@ -104,4 +97,4 @@ bench: deps-test build ## measure speed and memory as docs/PERFORMANCE.md says
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin internal/rolebin/payload/*.* internal/rolebin/payload-race/*.*
+	rm -rf bin internal/rolebin/payload/*.* internal/rolebin/payload-race/*.* internal/embedded/files/{pause.tar,hello.tar,logpump}

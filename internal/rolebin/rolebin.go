@@ -19,9 +19,6 @@ import (
 const (
 	ControlPlane = "reeve-controlplane"
 	Kubectl      = "kubectl"
-	Logpump      = "logpump"
-	PauseImage   = "pause.tar"
-	HelloImage   = "hello.tar"
 )
 
 // ErrMissing says that this build carries no such payload.
@@ -47,12 +44,6 @@ func open(name string) (io.ReadCloser, string, error) {
 		return nil, "", fmt.Errorf("unpack embedded %q: %w", name, err)
 	}
 	return plain.IOReadCloser(), strings.TrimSpace(string(sum)), nil
-}
-
-// Image returns the OCI image archive called name (a tar with an OCI layout).
-func Image(name string) (io.ReadCloser, error) {
-	r, _, err := open(name)
-	return r, err
 }
 
 // Unpack writes the program below dir as <dir>/<hash>/<name>, mode 0755, unless it lies there already, and returns the
@@ -132,7 +123,7 @@ func Exec(name string, args, env []string) error {
 // Prune removes the unpacked programs below dir that this build does not use; running ones keep their inode.
 func Prune(dir string) error {
 	keep := map[string]bool{}
-	for _, name := range []string{ControlPlane, Kubectl, Logpump} {
+	for _, name := range []string{ControlPlane, Kubectl} {
 		if sum, err := payload.ReadFile(payloadDir + "/" + name + ".sha256"); err == nil {
 			keep[string(bytes.TrimSpace(sum))[:12]] = true
 		}

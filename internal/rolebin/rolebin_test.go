@@ -11,9 +11,6 @@ func TestUnknownPayloadNamesTheFix(t *testing.T) {
 	if _, err := Unpack(t.TempDir(), "no-such-program"); !errors.Is(err, ErrMissing) {
 		t.Errorf("Unpack = %v, want ErrMissing", err)
 	}
-	if _, err := Image("no-such-image"); !errors.Is(err, ErrMissing) {
-		t.Errorf("Image = %v, want ErrMissing", err)
-	}
 	if err := Exec("no-such-program", nil, nil); !errors.Is(err, ErrMissing) {
 		t.Errorf("Exec = %v, want ErrMissing", err)
 	}
@@ -25,10 +22,10 @@ func TestPruneRemovesOtherBuildsOnly(t *testing.T) {
 	if err := os.MkdirAll(old, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(old, Logpump), nil, 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(old, ControlPlane), nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	kept, err := Unpack(dir, Logpump)
+	kept, err := Unpack(dir, ControlPlane)
 	if err != nil && !errors.Is(err, ErrMissing) {
 		t.Fatal(err)
 	}

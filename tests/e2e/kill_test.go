@@ -92,7 +92,7 @@ func (n story) killRole(role string) {
 // killProcess kills the one process whose command line has all parts, and waits until there is another.
 func (n story) killProcess(parts ...string) {
 	n.T.Helper()
-	pids := processes(parts...)
+	pids := node.Processes(parts...)
 	if len(pids) != 1 {
 		n.T.Fatalf("processes with %q: %v, want one", parts, pids)
 	}
@@ -100,7 +100,7 @@ func (n story) killProcess(parts ...string) {
 		n.T.Fatal(err)
 	}
 	node.Eventually(n.T, parts[0]+" to be started again", func() error {
-		if now := processes(parts...); len(now) != 1 || now[0] == pids[0] {
+		if now := node.Processes(parts...); len(now) != 1 || now[0] == pids[0] {
 			return fmt.Errorf("processes %v", now)
 		}
 		return nil
