@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/internal/expansion"
 )
 
 // Node is what configurations need to know of the machine.
@@ -68,7 +70,7 @@ func Config(in Input) (*runtimeapi.ContainerConfig, error) {
 	expand := func(list []string) []string {
 		var out []string
 		for _, s := range list {
-			out = append(out, Expand(s, lookup))
+			out = append(out, expansion.Expand(s, lookup))
 		}
 		return out
 	}

@@ -186,6 +186,14 @@ func (g *Generator) container(ctx context.Context, c *runtimeapi.Container) (pod
 	if sig := st.GetStopSignal(); sig != runtimeapi.Signal_RUNTIME_DEFAULT {
 		out.StopSignal = sig.String()
 	}
+	if out.State == podstate.Exited && g.Message != nil {
+		if msg := g.Message(types.UID(c.GetLabels()[kubelettypes.KubernetesPodUIDLabel]), &out); msg != "" {
+			if out.Message != "" {
+				out.Message += ": "
+			}
+			out.Message += msg
+		}
+	}
 	g.mu.Lock()
 	g.containers[c.Id] = out
 	g.mu.Unlock()

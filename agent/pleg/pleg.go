@@ -47,6 +47,9 @@ type seen struct {
 
 // Generator tells which pods changed. Make it with New.
 type Generator struct {
+	// Message, if set before Run, reads what a dead container left as its termination message.
+	Message func(uid types.UID, c *podstate.Container) string
+
 	rt   Runtime
 	wake func(types.UID)
 	log  *slog.Logger
