@@ -140,10 +140,9 @@ func runServer(ctx context.Context, o *serverOptions, flags *pflag.FlagSet) erro
 	if err != nil {
 		return err
 	}
+	notifier := systemd.NewNotifier(log)
+	context.AfterFunc(ctx, func() { notifier.Stopping("leaving the pods running") })
 	err = supervise.Run(ctx, log, children...)
-	if ctx.Err() != nil {
-		systemd.Notify(systemd.Stopping)
-	}
 	if errors.Is(err, supervise.ErrFatal) {
 		return badConfig(fmt.Errorf("%w; its last message says why", err))
 	}
@@ -288,7 +287,7 @@ func readiness(log *slog.Logger, controlPlaneOnly bool) func(child string) {
 		delete(waiting, child)
 		if len(waiting) == 0 {
 			log.Info("Became ready", "after", time.Since(began).Round(time.Millisecond))
-			systemd.Notify(systemd.Ready)
+			systemd.NewNotifier(log).Ready("control plane and node are ready")
 		}
 	}
 }

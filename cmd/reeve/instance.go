@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/reevehq/reeve/internal/datadir"
+)
+
+// instance is what a node agent changes on the host outside of its data-dir. It is written before anything is made, so
+// that `reeve cleanup` finds all of it, whatever flags it gets and however the agent ended.
+type instance struct {
+	RootDir      string   `json:"rootDir"`
+	PodLogsDir   string   `json:"podLogsDir"`
+	CgroupRoot   string   `json:"cgroupRoot"`
+	CgroupDriver string   `json:"cgroupDriver"`
+	Containerd   string   `json:"containerd"` // --containerd-address
+	Network      string   `json:"network"`
+	CNIConfDir   string   `json:"cniConfDir"`
+	CNIBinDirs   []string `json:"cniBinDirs"`
+	ClusterCIDR  string   `json:"clusterCIDR"`
+	ClusterDNS   []string `json:"clusterDNS"`
+	RemoteCRI    string   `json:"remoteCRI,omitempty"`
+}
+
+func instanceOf(o *nodeOptions) instance {
+	return instance{
+		RootDir: o.RootDir, PodLogsDir: o.PodLogsDir, CgroupRoot: o.CgroupRoot, CgroupDriver: o.CgroupDriver,
+		Containerd: o.ContainerdAddress, Network: o.Network, CNIConfDir: o.CNIConfDir, CNIBinDirs: o.CNIBinDirs,
+		ClusterCIDR: o.ClusterCIDR, ClusterDNS: o.ClusterDNS, RemoteCRI: o.RuntimeEndpoint,
+	}
+}
+
+func instanceFile(dir datadir.Dir) string { return filepath.Join(dir.Agent(), "instance.json") }
+
+func (i instance) write(dir datadir.Dir) error {
+	b, err := json.MarshalIndent(i, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir.Agent(), 0o700); err != nil {
+		return fmt.Errorf("make the agent's folder: %w", err)
+	}
+	return datadir.WriteFile(instanceFile(dir), append(b, '\n'), 0o600)
+}
+
+// readInstance answers ok=false where no agent ever ran with this data-dir.
+func readInstance(dir datadir.Dir) (i instance, ok bool, err error) {
+	b, err := os.ReadFile(instanceFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return i, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &i)
+	}
+	if err != nil {
+		return i, false, fmt.Errorf("read what the agent recorded of itself: %w", err)
+	}
+	return i, true, nil
+}
