@@ -164,13 +164,16 @@ func (p *Policy) addNamespacedRoles() {
 	p.bindIn(public, controllerPrefix+"bootstrap-signer", controllerPrefix+"bootstrap-signer", asAccount(system, "bootstrap-signer"))
 }
 
-// KubeletClientUser is the CN of the certificate by which the API server calls nodes. It is bound to
-// system:kubelet-api-admin instead of being in system:masters, so that it opens nodes and nothing else.
-const KubeletClientUser = "kube-apiserver-kubelet-client"
+// The certificate by which the API server calls nodes has this group, or this user name where kubeadm made it. Both are
+// bound to system:kubelet-api-admin instead of being in system:masters, so that it opens nodes and nothing else.
+const (
+	KubeletClientGroup = "system:kubelet-api-admins"
+	KubeletClientUser  = "kube-apiserver-kubelet-client"
+)
 
 // addReeve: what makes reeve's own processes work without anybody being an administrator.
 func (p *Policy) addReeve() {
-	p.bind("reeve:kubelet-api-admin", "system:kubelet-api-admin", asUser(KubeletClientUser))
+	p.bind("reeve:kubelet-api-admin", "system:kubelet-api-admin", asGroup(KubeletClientGroup), asUser(KubeletClientUser))
 
 	// A new node proves itself by bootstrap token, asks for its certificate, and later renews it by itself.
 	p.bind("reeve:node-bootstrapper", "system:node-bootstrapper", asGroup("system:bootstrappers"))
