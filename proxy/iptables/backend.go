@@ -1,0 +1,398 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+
+	"github.com/reevehq/reeve/internal/xtables"
+	"github.com/reevehq/reeve/proxy/plan"
+)
+
+// tables that the backend writes, in order.
+var tables = []string{"mangle", "nat", "filter"}
+
+// rewriteAbove is how many lines of a dispatch chain may change before it is written anew as a whole: each single
+// deletion searches the chain.
+const rewriteAbove = 100
+
+// Stats count the rules in place, by table.
+type Stats struct{ Rules map[string]int }
+
+// Backend keeps one family's rules. Not safe for concurrent use; one loop owns it.
+type Backend struct {
+	cfg Config
+	xt  *xtables.Handle
+
+	// What the kernel holds as far as this process knows. Rules themselves are not kept: a hash tells whether a chain
+	// differs.
+	chains   map[string]uint64 // nat chains of Services
+	services map[plan.Name]*serviceState
+	counts   [dispatchChains]int
+	natRules int
+}
+
+type serviceState struct {
+	chains []string
+	rules  int
+	lines  [dispatchChains][]string
+}
+
+var seed = maphash.MakeSeed()
+
+// New makes a backend that knows nothing of the kernel yet: its first Apply must be a full one.
+func New(cfg Config, xt *xtables.Handle) *Backend {
+	b := &Backend{cfg: cfg, xt: xt}
+	b.reset()
+	return b
+}
+
+func (b *Backend) reset() {
+	b.chains = map[string]uint64{}
+	b.services = map[plan.Name]*serviceState{}
+	b.counts = [dispatchChains]int{}
+	b.natRules = 0
+}
+
+// Family of the rules.
+func (b *Backend) Family() plan.Family { return b.cfg.Family }
+
+// SetFacts replaces what the rules depend on beside Services. The next Apply must be a full one.
+func (b *Backend) SetFacts(f plan.Facts) { b.cfg.Facts = f }
+
+// Apply brings the kernel's rules from what the last successful Apply made to what changes say: a Service's plan, or nil
+// for a Service that is gone. With full, changes are all Services, nothing is presumed of the kernel, and chains of ours
+// that no Service has any more are removed. After an error the next Apply must be full.
+func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
+	if full {
+		b.reset()
+		input, err := b.full(ctx, changes)
+		if err != nil {
+			return err
+		}
+		return b.xt.Restore(ctx, input)
+	}
+	input := b.difference(changes)
+	if input == nil {
+		return nil
+	}
+	return b.xt.Restore(ctx, input)
+}
+
+// edit collects the lines of one table's transaction.
+type edit struct{ declare, rules, remove bytes.Buffer }
+
+func (e *edit) chain(name string, rules []string) {
+	e.declare.WriteString(":" + name + " - [0:0]\n")
+	for _, r := range rules {
+		e.rules.WriteString("-A " + name + " " + r + "\n")
+	}
+}
+
+func (e *edit) drop(name string) {
+	e.declare.WriteString(":" + name + " - [0:0]\n")
+	e.remove.WriteString("-X " + name + "\n")
+}
+
+func (e *edit) empty() bool { return e.declare.Len()+e.rules.Len() == 0 }
+
+func (e *edit) writeTo(out *bytes.Buffer, table string) {
+	out.WriteString("*" + table + "\n")
+	for _, part := range []*bytes.Buffer{&e.declare, &e.rules, &e.remove} {
+		out.Write(part.Bytes())
+	}
+	out.WriteString("COMMIT\n")
+}
+
+// full renders everything, with the jumps that are missing and without the chains that nobody needs.
+func (b *Backend) full(ctx context.Context, all map[plan.Name]*plan.Planned) ([]byte, error) {
+	names := make([]plan.Name, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, c plan.Name) int { return strings.Compare(a.String(), c.String()) })
+	edits := map[string]*edit{}
+	want := map[string]bool{}
+	declared := func(table string, c chainRules) {
+		edits[table].chain(c.name, c.rules)
+		want[table+" "+c.name] = true
+	}
+	for _, table := range tables {
+		edits[table] = &edit{}
+		for _, c := range b.cfg.fixed(table) {
+			declared(table, c)
+		}
+	}
+	var lines [dispatchChains][]string
+	for _, name := range names {
+		if all[name] == nil {
+			continue
+		}
+		r := b.cfg.render(*all[name])
+		b.remember(name, r)
+		for _, c := range r.chains {
+			declared("nat", c)
+		}
+		for w, l := range r.lines {
+			lines[w] = append(lines[w], l...)
+		}
+	}
+	for w := range dispatchChains {
+		declared(w.table(), chainRules{b.cfg.dispatch(w), append(lines[w], b.cfg.last(w)...)})
+	}
+
+	var out bytes.Buffer
+	for _, table := range tables {
+		saved, err := b.xt.Save(ctx, table)
+		if err != nil {
+			return nil, fmt.Errorf("read table %s: %w", table, err)
+		}
+		found := parseSave(saved)
+		for _, chain := range found.chains {
+			if b.cfg.mine(chain) && !want[table+" "+chain] {
+				edits[table].drop(chain)
+			}
+		}
+		missing := missingJumps(b.cfg.jumps(), table, found)
+		for _, line := range missing {
+			edits[table].rules.WriteString(line + "\n")
+		}
+		edits[table].writeTo(&out, table)
+	}
+	return out.Bytes(), nil
+}
+
+// mine reports a chain that this backend makes for Services. Fixed chains are always wanted.
+func (c Config) mine(chain string) bool {
+	for _, kind := range []string{"SVC-", "SVL-", "SEP-", "EXT-", "FW-", "XLB-"} {
+		if strings.HasPrefix(chain, c.chain(kind)) {
+			return true
+		}
+	}
+	return false
+}
+
+// missingJumps are the edits that put the table's jumps first in their chains, in their order. Chains where they already
+// are, in whatever place, are left alone: others may rightly have come before since.
+func missingJumps(jumps []jump, table string, found saved) []string {
+	var lines []string
+	byChain := map[string][]jump{}
+	var order []string
+	for _, j := range jumps {
+		if j.table != table {
+			continue
+		}
+		if byChain[j.chain] == nil {
+			order = append(order, j.chain)
+		}
+		byChain[j.chain] = append(byChain[j.chain], j)
+	}
+	for _, chain := range order {
+		complete := true
+		for _, j := range byChain[chain] {
+			complete = complete && found.rules[chain][j.rule] > 0
+		}
+		if complete {
+			continue
+		}
+		for _, j := range byChain[chain] {
+			for range found.rules[chain][j.rule] {
+				lines = append(lines, "-D "+chain+" "+j.rule)
+			}
+		}
+		for i := len(byChain[chain]) - 1; i >= 0; i-- {
+			lines = append(lines, "-I "+chain+" 1 "+byChain[chain][i].rule)
+		}
+	}
+	return lines
+}
+
+// remember notes what a Service has in the kernel.
+func (b *Backend) remember(name plan.Name, r rendered) {
+	b.forget(name)
+	s := &serviceState{lines: r.lines}
+	for _, c := range r.chains {
+		s.chains = append(s.chains, c.name)
+		s.rules += len(c.rules)
+		b.chains[c.name] = hashChain(c)
+	}
+	empty := len(s.chains) == 0
+	for w, l := range r.lines {
+		b.counts[w] += len(l)
+		empty = empty && len(l) == 0
+	}
+	b.natRules += s.rules
+	if !empty {
+		b.services[name] = s
+	}
+}
+
+func (b *Backend) forget(name plan.Name) {
+	s := b.services[name]
+	if s == nil {
+		return
+	}
+	for _, c := range s.chains {
+		delete(b.chains, c)
+	}
+	for w, l := range s.lines {
+		b.counts[w] -= len(l)
+	}
+	b.natRules -= s.rules
+	delete(b.services, name)
+}
+
+func hashChain(c chainRules) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for _, r := range c.rules {
+		_, _ = h.WriteString(r)
+		_ = h.WriteByte('\n')
+	}
+	return h.Sum64()
+}
+
+// difference renders the changed Services and answers the restore input that leads from the known state to the new one,
+// or nil when they are the same. The state is the new one afterwards.
+func (b *Backend) difference(changes map[plan.Name]*plan.Planned) []byte {
+	edits := map[string]*edit{"nat": {}, "filter": {}}
+	nat := edits["nat"]
+	var added, removed [dispatchChains][]string
+	for name, p := range changes {
+		var r rendered
+		if p != nil {
+			r = b.cfg.render(*p)
+		}
+		var before serviceState
+		if s := b.services[name]; s != nil {
+			before = *s
+		}
+		now := map[string]bool{}
+		for _, c := range r.chains {
+			now[c.name] = true
+			if old, ok := b.chains[c.name]; !ok || old != hashChain(c) {
+				nat.chain(c.name, c.rules)
+			}
+		}
+		for _, c := range before.chains {
+			if !now[c] {
+				nat.drop(c)
+			}
+		}
+		for w := range dispatchChains {
+			plus, minus := compare(before.lines[w], r.lines[w])
+			added[w], removed[w] = append(added[w], plus...), append(removed[w], minus...)
+		}
+		b.remember(name, r)
+	}
+	for w := range dispatchChains {
+		if len(added[w])+len(removed[w]) == 0 {
+			continue
+		}
+		e, chain := edits[w.table()], b.cfg.dispatch(w)
+		if n := len(added[w]) + len(removed[w]); n > rewriteAbove || n > b.counts[w] {
+			e.chain(chain, append(b.allLines(w), b.cfg.last(w)...))
+			continue
+		}
+		for _, l := range removed[w] {
+			e.rules.WriteString("-D " + chain + " " + l + "\n")
+		}
+		for _, l := range added[w] {
+			e.rules.WriteString("-I " + chain + " 1 " + l + "\n")
+		}
+	}
+	var out bytes.Buffer
+	for _, table := range tables {
+		if e := edits[table]; e != nil && !e.empty() {
+			e.writeTo(&out, table)
+		}
+	}
+	if out.Len() == 0 {
+		return nil
+	}
+	return out.Bytes()
+}
+
+func (b *Backend) allLines(w where) []string {
+	names := make([]plan.Name, 0, len(b.services))
+	for name := range b.services {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, c plan.Name) int { return strings.Compare(a.String(), c.String()) })
+	var out []string
+	for _, name := range names {
+		out = append(out, b.services[name].lines[w]...)
+	}
+	return out
+}
+
+// compare answers the lines only in after and only in before.
+func compare(before, after []string) (plus, minus []string) {
+	if slices.Equal(before, after) {
+		return nil, nil
+	}
+	for _, l := range after {
+		if !slices.Contains(before, l) {
+			plus = append(plus, l)
+		}
+	}
+	for _, l := range before {
+		if !slices.Contains(after, l) {
+			minus = append(minus, l)
+		}
+	}
+	return plus, minus
+}
+
+// Stats of the rules in place.
+func (b *Backend) Stats() Stats {
+	s := Stats{Rules: map[string]int{"nat": b.natRules}}
+	for w, n := range b.counts {
+		s.Rules[where(w).table()] += n + len(b.cfg.last(where(w)))
+	}
+	for _, table := range tables {
+		for _, c := range b.cfg.fixed(table) {
+			s.Rules[table] += len(c.rules)
+		}
+	}
+	for _, j := range b.cfg.jumps() {
+		s.Rules[j.table]++
+	}
+	return s
+}
+
+// Intact looks for a foreign flush: in each table the canary's rule, and one jump of those that everything depends on.
+func (b *Backend) Intact(context.Context) (bool, error) {
+	for _, table := range []string{"nat", "filter"} {
+		ok, err := b.xt.ChainExists(table, b.cfg.canary())
+		if err != nil {
+			return false, fmt.Errorf("look for chain %s: %w", b.cfg.canary(), err)
+		}
+		if !ok {
+			return false, nil
+		}
+		rules, err := b.xt.List(table, b.cfg.canary())
+		if err != nil {
+			return false, fmt.Errorf("list chain %s: %w", b.cfg.canary(), err)
+		}
+		if len(rules) < 2 { // -N and the rule
+			return false, nil
+		}
+	}
+	for _, j := range b.cfg.jumps() {
+		if j.chain != "PREROUTING" && j.chain != "POSTROUTING" && j.chain != "FORWARD" {
+			continue
+		}
+		ok, err := b.xt.Exists(j.table, j.chain, strings.Fields(j.rule)...)
+		if err != nil {
+			return false, fmt.Errorf("look for jump %q in %s: %w", j.rule, j.chain, err)
+		}
+		if !ok {
+			return false, nil
+		}
+	}
+	return true, nil
+}

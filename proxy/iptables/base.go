@@ -1,0 +1,114 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/reevehq/reeve/proxy/plan"
+)
+
+// jump is a rule in a built-in chain, in the words that iptables-save uses for it.
+type jump struct{ table, chain, rule string }
+
+// jumps into our chains, in the order that they must have in their chain. They go before everybody else's rules: a packet
+// must get its real destination before others judge it.
+func (c Config) jumps() []jump {
+	const first = "-m conntrack --ctstate NEW -j "
+	return []jump{
+		{"nat", "PREROUTING", "-j " + c.chain("SERVICES")},
+		{"nat", "OUTPUT", "-j " + c.chain("SERVICES")},
+		{"nat", "POSTROUTING", "-j " + c.chain("POSTROUTING")},
+		{"filter", "INPUT", first + c.chain("PROXY-FIREWALL")},
+		{"filter", "INPUT", "-j " + c.chain("NODEPORTS")},
+		{"filter", "INPUT", first + c.chain("EXTERNAL-SERVICES")},
+		{"filter", "INPUT", "-j " + c.chain("FIREWALL")},
+		{"filter", "FORWARD", first + c.chain("PROXY-FIREWALL")},
+		{"filter", "FORWARD", "-j " + c.chain("FORWARD")},
+		{"filter", "FORWARD", first + c.chain("SERVICES")},
+		{"filter", "FORWARD", first + c.chain("EXTERNAL-SERVICES")},
+		{"filter", "OUTPUT", first + c.chain("PROXY-FIREWALL")},
+		{"filter", "OUTPUT", first + c.chain("SERVICES")},
+	}
+}
+
+// canaryRule makes a chain whose rule tells that nobody flushed the table: emptied, its rule is gone; deleted, the chain.
+const canaryRule = `-m comment --comment "whoever flushes this table flushes this too"`
+
+func (c Config) canary() string { return c.chain("PROXY-CANARY") }
+
+// fixed are the chains with the same rules whatever the Services are.
+func (c Config) fixed(table string) []chainRules {
+	mark := c.mark()
+	loopback := "127.0.0.0/8"
+	if c.Family == plan.IPv6 {
+		loopback = "::1/128"
+	}
+	bit := fmt.Sprintf("%#x", uint32(1)<<c.MarkBit)
+	canary := chainRules{c.canary(), []string{canaryRule}}
+	switch table {
+	case "nat":
+		off := chainRules{name: c.chain("MARK-OFF-CLUSTER")}
+		for _, p := range c.clusterCIDRs() {
+			off.rules = append(off.rules, fmt.Sprintf("-s %s -j RETURN", p))
+		}
+		off.rules = append(off.rules, "-j "+c.chain("MARK-MASQ"))
+		return []chainRules{
+			{c.chain("POSTROUTING"), []string{
+				"-m mark ! --mark " + mark + " -j RETURN",
+				// The mark must be clear when the packet is encapsulated or looped, or it would be masqueraded again.
+				"-j MARK --xor-mark " + bit,
+				"-j MASQUERADE --random-fully",
+			}},
+			{c.chain("MARK-MASQ"), []string{"-j MARK --or-mark " + bit}},
+			off,
+			canary,
+		}
+	case "filter":
+		firewall := chainRules{name: c.chain("FIREWALL")}
+		if c.Facts.LocalhostNodePorts && c.Family == plan.IPv4 {
+			// route_localnet is on for node ports on 127.0.0.1; neighbours must not gain by it (CVE-2020-8558).
+			firewall.rules = []string{"! -s " + loopback + " -d " + loopback + " -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"}
+		}
+		return []chainRules{
+			{c.chain("FORWARD"), []string{
+				// A packet that conntrack disowns would leave with its untranslated address and kill the connection.
+				"-m conntrack --ctstate INVALID -j DROP",
+				"-m mark --mark " + mark + " -j ACCEPT",
+				"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+			}},
+			firewall,
+			canary,
+		}
+	default: // mangle
+		// Plugins' images choose between iptables-nft and iptables-legacy by where this chain is.
+		return []chainRules{{c.chain("IPTABLES-HINT"), nil}, canary}
+	}
+}
+
+// last are the lines that end a dispatch chain.
+func (c Config) last(w where) []string {
+	if w != natServices {
+		return nil
+	}
+	to := "-m addrtype --dst-type LOCAL -j " + c.chain("NODEPORTS")
+	var addresses []netip.Prefix
+	for _, p := range c.Facts.NodePortAddresses {
+		if plan.FamilyOf(p.Addr()) == c.Family {
+			addresses = append(addresses, p)
+		}
+	}
+	switch {
+	case len(c.Facts.NodePortAddresses) > 0:
+		var out []string
+		for _, p := range addresses {
+			out = append(out, "-d "+p.Masked().String()+" "+to)
+		}
+		return out
+	case c.Family == plan.IPv6:
+		return []string{"! -d ::1/128 " + to}
+	case c.Facts.LocalhostNodePorts:
+		return []string{to}
+	default:
+		return []string{"! -d 127.0.0.0/8 " + to}
+	}
+}

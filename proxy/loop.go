@@ -1,0 +1,254 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/reevehq/reeve/internal/logkey"
+	"github.com/reevehq/reeve/proxy/conntrack"
+	"github.com/reevehq/reeve/proxy/plan"
+)
+
+// loop owns the backends: it takes what changed, plans it, applies it, and forgets stale flows. One goroutine.
+type loop struct {
+	cfg      Config
+	track    *tracker
+	backends []backend
+	metrics  *metrics
+	health   *health
+	checks   *healthChecks
+
+	planned  map[plan.Name]*plan.Planned // what is in the kernel, or will be after a retry
+	pending  map[plan.Name]pendingChange // taken, but not applied in every family yet
+	needFull []bool                      // by backend: nothing can be presumed of the kernel
+	zone     string
+}
+
+// pendingChange remembers what the kernel held before the first change that is not applied yet.
+type pendingChange struct {
+	before  *plan.Planned
+	trigger time.Time
+}
+
+const (
+	// retryFirst and retryMax bound the waits after a failure: a held xtables lock is soon free, a missing kernel module
+	// never comes.
+	retryFirst = 100 * time.Millisecond
+	retryMax   = 30 * time.Second
+)
+
+func (l *loop) run(ctx context.Context) {
+	l.planned = map[plan.Name]*plan.Planned{}
+	l.pending = map[plan.Name]pendingChange{}
+	l.needFull = make([]bool, len(l.backends))
+	l.presumeNothing()
+
+	resync := time.NewTicker(l.cfg.SyncPeriod)
+	defer resync.Stop()
+	canary := time.NewTicker(l.cfg.CanaryPeriod)
+	defer canary.Stop()
+	retry := time.NewTimer(time.Hour)
+	retry.Stop()
+	defer retry.Stop()
+	wait := retryFirst
+	var last time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.track.wake:
+		case <-retry.C:
+		case <-resync.C:
+			l.presumeNothing()
+		case <-canary.C:
+			if l.intact(ctx) {
+				continue
+			}
+			l.presumeNothing()
+		}
+		// Changes come in bursts; while one is being programmed the next gathers. The first after a rest does not wait.
+		if !sleep(ctx, l.cfg.MinSyncInterval-time.Since(last)) {
+			return
+		}
+		last = time.Now()
+		if l.sync(ctx) {
+			wait = retryFirst
+			retry.Stop()
+		} else if ctx.Err() == nil {
+			retry.Reset(wait)
+			wait = min(wait*2, retryMax)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (l *loop) presumeNothing() {
+	for i := range l.needFull {
+		l.needFull[i] = true
+	}
+}
+
+// intact asks every backend whether somebody flushed its rules. One that is to be written anew anyway is not asked.
+func (l *loop) intact(ctx context.Context) bool {
+	ok := true
+	for i, b := range l.backends {
+		if l.needFull[i] {
+			continue
+		}
+		intact, err := b.Intact(ctx)
+		if err != nil {
+			l.cfg.Logger.Warn("Failed to look for flushed rules", logkey.IPFamily, int(b.Family()), logkey.Err, err)
+			continue
+		}
+		if !intact {
+			l.cfg.Logger.Warn("Found the proxy's rules flushed by another program, writing them again", logkey.IPFamily, int(b.Family()))
+			l.needFull[i] = true
+			ok = false
+		}
+	}
+	return ok
+}
+
+// sync programs what changed. False: some of it failed and must be tried again.
+func (l *loop) sync(ctx context.Context) bool {
+	b := l.track.take(false)
+	if !b.synced {
+		return true // the watches wake us
+	}
+	if b.zone != l.zone {
+		// Hints are read by zone: everything is planned anew.
+		l.zone = b.zone
+		b = l.track.take(true).merge(b)
+		for _, be := range l.backends {
+			be.SetFacts(factsOf(l.cfg, l.zone))
+		}
+		l.presumeNothing()
+	}
+	l.metrics.changes(b)
+	facts := factsOf(l.cfg, l.zone)
+	for name, c := range b.services {
+		before := l.planned[name]
+		if p, ok := l.pending[name]; ok {
+			before = p.before
+			if c.trigger.IsZero() {
+				c.trigger = p.trigger
+			}
+		}
+		l.pending[name] = pendingChange{before: before, trigger: c.trigger}
+		if c.gone {
+			delete(l.planned, name)
+			continue
+		}
+		p := plan.Plan(facts, c.service, c.slices)
+		l.planned[name] = &p
+	}
+	if len(l.pending) > 0 {
+		l.health.queued()
+	}
+
+	ok := true
+	for i, be := range l.backends {
+		if !l.apply(ctx, i, be) {
+			ok = false
+		}
+	}
+	if !ok {
+		return false
+	}
+	l.forgetFlows()
+	l.checks.set(l.planned)
+	now := time.Now()
+	for _, p := range l.pending {
+		if !p.trigger.IsZero() {
+			l.metrics.programmed(now.Sub(p.trigger))
+		}
+	}
+	clear(l.pending)
+	l.metrics.synced(now, l.planned)
+	l.health.updated()
+	return true
+}
+
+// merge adds the changes and counts of an earlier take.
+func (b batch) merge(earlier batch) batch {
+	for name, c := range earlier.services {
+		if now, ok := b.services[name]; !ok || now.trigger.IsZero() {
+			if ok {
+				now.trigger = c.trigger
+				c = now
+			}
+			b.services[name] = c
+		}
+	}
+	b.serviceChanges += earlier.serviceChanges
+	b.endpointChanges += earlier.endpointChanges
+	return b
+}
+
+func (l *loop) apply(ctx context.Context, i int, be backend) bool {
+	changes := map[plan.Name]*plan.Planned{}
+	full := l.needFull[i]
+	if full {
+		changes = l.planned
+	} else {
+		for name := range l.pending {
+			changes[name] = l.planned[name]
+		}
+		if len(changes) == 0 {
+			return true
+		}
+	}
+	start := time.Now()
+	if err := be.Apply(ctx, changes, full); err != nil {
+		l.needFull[i] = true
+		l.metrics.failed(be.Family())
+		if ctx.Err() == nil {
+			l.cfg.Logger.Error("Failed to program Services", logkey.IPFamily, int(be.Family()), logkey.Err, err)
+		}
+		return false
+	}
+	l.needFull[i] = false
+	took := time.Since(start)
+	l.metrics.applied(be.Family(), took, full, be.Stats())
+	if full {
+		l.cfg.Logger.Info("Programmed all Services", logkey.IPFamily, int(be.Family()), "services", len(changes), logkey.Duration, took)
+	} else {
+		l.cfg.Logger.Debug("Programmed changed Services", logkey.IPFamily, int(be.Family()), "services", len(changes), logkey.Duration, took)
+	}
+	return true
+}
+
+// forgetFlows deletes the conntrack entries that the pending changes made stale. Failing is no reason to program again;
+// the next change of the Service would try anew.
+func (l *loop) forgetFlows() {
+	for _, be := range l.backends {
+		var index conntrack.Index
+		stale := false
+		for name, p := range l.pending {
+			if index.Add(be.Family(), p.before, l.planned[name]) {
+				stale = true
+			}
+		}
+		if !stale {
+			continue
+		}
+		n, err := index.Clean(be.Family())
+		l.metrics.flowsDeleted(be.Family(), n)
+		if err != nil {
+			l.cfg.Logger.Warn("Failed to forget stale flows", logkey.IPFamily, int(be.Family()), logkey.Err, err)
+		}
+	}
+}

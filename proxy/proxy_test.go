@@ -1,0 +1,390 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"go.uber.org/goleak"
+
+	"github.com/reevehq/reeve/internal/testns"
+)
+
+const clusterIP = "10.96.0.50"
+
+func TestServiceSpreadsOverItsEndpointsAndHairpins(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 4, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0, 1, 2)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		for _, from := range []testns.Host{w.node, w.pods[3], w.pods[0], w.outside} {
+			for _, network := range []string{"tcp", "udp"} {
+				target := map[string]string{"tcp": clusterIP + ":80", "udp": clusterIP + ":53"}[network]
+				said := map[string]int{}
+				for range 40 {
+					answer, err := from.Ask(network, target)
+					if err != nil {
+						t.Fatalf("%s asked %s %s: %v", from, network, target, err)
+					}
+					said[strings.Fields(answer)[0]]++
+				}
+				if len(said) != 3 {
+					t.Errorf("%s asked %s %s 40 times: answers of %v, want all three pods", from, network, target, said)
+				}
+			}
+		}
+		for _, from := range []testns.Host{w.node, w.pods[0], w.pods[3], w.outside} {
+			for network, target := range map[string]string{"tcp": "192.0.2.1:30080", "udp": "192.0.2.1:30053"} {
+				if answer, err := from.Ask(network, target); err != nil || !strings.HasPrefix(answer, "p") {
+					t.Errorf("%s asked node port %s %s: %q, %v", from, network, target, answer, err)
+				}
+			}
+		}
+	})
+}
+
+func TestSourceAddressIsKeptInsideTheClusterAndMasqueradedOtherwise(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 2, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
+		w.pods[0].MustSay(t, "tcp", clusterIP+":80", "p0 10.244.3.1") // hairpin
+		w.outside.MustSay(t, "tcp", clusterIP+":80", "p0 10.244.3.1")
+		w.outside.MustSay(t, "tcp", "192.0.2.1:30080", "p0 10.244.3.1")
+		// Users' own marks are not ours to read or change.
+		if rules := w.rules(); strings.Contains(rules, "--set-mark") || strings.Contains(rules, "--set-xmark 0x4000/0xffffffff") {
+			t.Errorf("rules overwrite foreign mark bits:\n%s", rules)
+		}
+	})
+}
+
+func TestServiceWithoutEndpointsRejectsAtOnceAndUDPFlowMovesOn(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 3, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.run(nil)
+		w.settled("REJECT")
+		for _, from := range []testns.Host{w.node, w.pods[2], w.outside} {
+			for _, target := range []string{clusterIP + ":80", "192.0.2.1:30080"} {
+				if _, err := from.Ask("tcp", target); err == nil || !strings.Contains(err.Error(), "refused") {
+					t.Errorf("%s asked %s without endpoints: %v, want a refusal", from, target, err)
+				}
+			}
+		}
+		// One socket, one flow, for the whole life of the endpoints.
+		c, err := w.pods[2].Dial("udp", clusterIP+":53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		say := func() string { s, _ := testns.Talk(c); return s }
+		_ = say() // makes the conntrack entry that leads nowhere
+		for _, pod := range []int{0, 1, 0} {
+			w.endpoints("web", pod)
+			want := fmt.Sprintf("p%d %s", pod, w.ips[2])
+			testns.Eventually(t, "the UDP flow to reach p"+fmt.Sprint(pod), func() bool { return say() == want })
+		}
+		w.endpoints("web")
+		testns.Eventually(t, "the UDP flow to be refused", func() bool { return say() == "" })
+	})
+}
+
+func TestExternalTrafficPolicyLocal(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 3, flavor)
+		w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+			nodePorts(s)
+			s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		})
+		w.endpoints("web", 0, -2) // p0 here, p1 there
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		for range 8 {
+			w.outside.MustSay(t, "tcp", "192.0.2.1:30080", "p0 192.0.2.2")
+		}
+		w.endpoints("web", -2)
+		w.unsettled("10.244.3.10:8080")
+		if s, err := w.outside.Ask("tcp", "192.0.2.1:30080"); err == nil || strings.Contains(err.Error(), "refused") {
+			t.Errorf("without a local endpoint the outside got %q, %v; want silence", s, err)
+		}
+		w.node.MustSay(t, "tcp", "192.0.2.1:30080", "p1 10.244.3.1")
+		w.pods[2].MustSay(t, "tcp", "192.0.2.1:30080", "p1 "+w.ips[2].String())
+	})
+}
+
+func TestInternalTrafficPolicyLocal(t *testing.T) {
+	w := newWorld(t, 3, "nft")
+	w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+		s.InternalTrafficPolicy = ptr.To(corev1.ServiceInternalTrafficPolicyLocal)
+	})
+	w.endpoints("web", 0, -2)
+	w.run(nil)
+	w.settled("default/web:dns cluster IP")
+	for range 8 {
+		w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
+	}
+	w.endpoints("web", -2)
+	w.settled("DROP")
+	if s, err := w.pods[2].Ask("tcp", clusterIP+":80"); err == nil || strings.Contains(err.Error(), "refused") {
+		t.Errorf("without a local endpoint a pod got %q, %v; want silence", s, err)
+	}
+}
+
+func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 4, flavor)
+		w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.SessionAffinity = corev1.ServiceAffinityClientIP })
+		w.endpoints("web", 0, 1, 2)
+		w.run(nil)
+		w.settled("default/web:dns cluster IP")
+		first, err := w.pods[3].Ask("tcp", clusterIP+":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			w.pods[3].MustSay(t, "tcp", clusterIP+":80", first)
+		}
+		w.service("web", clusterIP, nil) // affinity off
+		w.unsettled("--rcheck")
+		said := map[string]bool{}
+		for range 40 {
+			s, _ := w.pods[3].Ask("tcp", clusterIP+":80")
+			said[s] = true
+		}
+		if len(said) != 3 {
+			t.Errorf("after affinity was switched off the client reached %v", said)
+		}
+	})
+}
+
+func TestExternalIPsAndLoadBalancerSourceRanges(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 2, flavor)
+		s := w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+			nodePorts(s)
+			s.Type = corev1.ServiceTypeLoadBalancer
+			s.ExternalIPs = []string{"198.51.100.7"}
+			s.LoadBalancerSourceRanges = []string{"192.0.2.0/31"}
+		})
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.51.100.8"}}
+		if _, err := w.api.CoreV1().Services("default").Update(context.Background(), s, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.endpoints("web", 0)
+		w.run(nil)
+		w.settled("default/web:dns load balancer IP")
+		w.outside.MustSay(t, "tcp", "198.51.100.7:80", "p0 10.244.3.1")
+		if said, err := w.outside.Ask("tcp", "198.51.100.8:80"); err == nil {
+			t.Errorf("192.0.2.2, outside the source ranges, got %q", said)
+		}
+		s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/30"}
+		if _, err := w.api.CoreV1().Services("default").Update(context.Background(), s, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.settled("192.0.2.0/30")
+		w.outside.MustSay(t, "tcp", "198.51.100.8:80", "p0 10.244.3.1")
+	})
+}
+
+func TestTypeAndPortsChangeAndForeignServicesAreLeftAlone(t *testing.T) {
+	w := newWorld(t, 1, "nft")
+	w.service("web", clusterIP, nodePorts)
+	w.endpoints("web", 0)
+	foreign := w.service("dns", "10.96.0.10", nil)
+	w.service("headless", corev1.ClusterIPNone, nil)
+	w.run(nil)
+	w.settled("default/web:http node port")
+	w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.Ports[0].Port = 81 })
+	w.unsettled("node port")
+	w.pods[0].MustSay(t, "tcp", clusterIP+":81", "p0 10.244.3.1")
+	if rules := w.rules(); strings.Contains(rules, "--dport 80 ") || strings.Contains(rules, "headless") {
+		t.Errorf("rules of the old port or of a headless Service:\n%s", rules)
+	}
+	w.settled("10.96.0.10")
+	foreign.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "reeve-dns"}
+	if _, err := w.api.CoreV1().Services("default").Update(context.Background(), foreign, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.unsettled("10.96.0.10")
+	w.service("web", "", func(s *corev1.ServiceSpec) { s.Type, s.ExternalName = corev1.ServiceTypeExternalName, "example.org" })
+	w.unsettled("KUBE-SVC")
+	w.unsettled("KUBE-SEP")
+}
+
+func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 3, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.service("old", "10.96.0.51", nil)
+		w.endpoints("web", 0)
+		w.endpoints("old", 1)
+		w.run(nil)
+		w.settled("default/old:dns cluster IP")
+		w.settled("default/web:dns node port")
+		c, err := w.pods[2].Dial("tcp", clusterIP+":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		lines := bufio.NewScanner(c)
+		lines.Scan() // the greeting
+		echo := func() {
+			t.Helper()
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := fmt.Fprintln(c, "alive"); err != nil || !lines.Scan() || lines.Text() != "alive" {
+				t.Fatalf("the connection died: %v %v", err, lines.Err())
+			}
+		}
+		echo()
+		w.stop()
+		before := w.rules()
+		if !strings.Contains(before, "default/web") {
+			t.Fatal("the rules went with the proxy")
+		}
+		w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
+		echo()
+		if err := w.api.CoreV1().Services("default").Delete(t.Context(), "old", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.run(nil)
+		w.unsettled("default/old")
+		echo()
+		after := w.rules()
+		for _, jump := range []string{"-A PREROUTING -j KUBE-SERVICES", "-A POSTROUTING -j KUBE-POSTROUTING", "-A FORWARD -j KUBE-FORWARD"} {
+			if strings.Count(after, jump) != 1 {
+				t.Errorf("%d times %q after a restart", strings.Count(after, jump), jump)
+			}
+		}
+		w.stop()
+		w.cleanup()
+		if left := w.rules() + testns.Sh(t, "iptables-%s-save -t mangle", flavor); strings.Contains(left, "KUBE") {
+			t.Errorf("left after cleanup:\n%s", left)
+		}
+	})
+}
+
+func TestForeignFlushIsHealed(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 2, flavor)
+		w.service("web", clusterIP, nil)
+		w.endpoints("web", 0)
+		w.run(func(c *Config) { c.CanaryPeriod = 50 * time.Millisecond })
+		w.settled("default/web:dns cluster IP")
+		for _, flush := range []string{"-t nat -F", "-F", "-t nat -D PREROUTING -j KUBE-SERVICES", "-F FORWARD"} {
+			testns.Sh(t, "iptables-%s -w 5 %s", flavor, flush)
+			testns.Eventually(t, "the rules after "+flush, func() bool {
+				r := w.rules()
+				return strings.Contains(r, "-A PREROUTING -j KUBE-SERVICES") && strings.Contains(r, "-A FORWARD -j KUBE-FORWARD") && strings.Contains(r, "DNAT")
+			})
+			w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
+		}
+	})
+}
+
+func TestNodePortsOnLoopbackOnlyWhenAsked(t *testing.T) {
+	w := newWorld(t, 1, "nft")
+	w.service("web", clusterIP, nodePorts)
+	w.endpoints("web", 0)
+	w.run(nil)
+	w.settled("default/web:dns node port")
+	if said, err := w.node.Ask("tcp", "127.0.0.1:30080"); err == nil {
+		t.Errorf("loopback answered %q by default", said)
+	}
+	w.stop()
+	w.run(func(c *Config) { c.LocalhostNodePorts = true })
+	t.Cleanup(func() { testns.Sh(t, "echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet") })
+	w.settled("-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS")
+	w.node.MustSay(t, "tcp", "127.0.0.1:30080", "p0 10.244.3.1")
+	w.node.Serve(t, "secret", "127.0.0.1:9000")
+	testns.Sh(t, "ip -n outside addr del 127.0.0.1/8 dev lo; ip -n outside route add 127.0.0.1 via 192.0.2.1; ip netns exec outside sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'")
+	if said, err := w.outside.Ask("tcp", "127.0.0.1:9000"); err == nil {
+		t.Errorf("a neighbour reached the node's loopback: %q", said)
+	}
+}
+
+func TestHealthAndMetrics(t *testing.T) {
+	w := newWorld(t, 1, "nft")
+	w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+		nodePorts(s)
+		s.Type, s.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, 31000
+		s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	})
+	w.endpoints("web", 0)
+	w.run(nil)
+	w.settled("default/web:dns node port")
+	get := func(url string) (int, string) {
+		t.Helper()
+		r, err := http.Get(url)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body)
+		return r.StatusCode, string(body)
+	}
+	for _, c := range []struct {
+		url  string
+		code int
+		body string
+	}{
+		{"http://127.0.0.1:10249/proxyMode", 200, "iptables"},
+		{"http://127.0.0.1:10249/healthz", 200, "ok"},
+		{"http://127.0.0.1:10249/metrics", 200, "kubeproxy_sync_proxy_rules_duration_seconds_count"},
+		{"http://127.0.0.1:10256/healthz", 200, `"nodeEligible":true`},
+		{"http://127.0.0.1:10256/livez", 200, "lastUpdated"},
+		{"http://127.0.0.1:31000/", 200, `"localEndpoints":1`},
+	} {
+		testns.Eventually(t, c.url, func() bool { code, _ := get(c.url); return code != 0 })
+		if code, body := get(c.url); code != c.code || !strings.Contains(body, c.body) {
+			t.Errorf("%s: %d %s", c.url, code, body)
+		}
+	}
+	w.endpoints("web")
+	testns.Eventually(t, "the health check port to fail", func() bool { code, _ := get("http://127.0.0.1:31000/"); return code == 503 })
+	node, _ := w.api.CoreV1().Nodes().Get(t.Context(), "here", metav1.GetOptions{})
+	node.Spec.Taints = []corev1.Taint{{Key: toBeDeletedTaint, Effect: corev1.TaintEffectNoSchedule}}
+	if _, err := w.api.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	testns.Eventually(t, "/healthz to fail on a node that goes", func() bool { code, _ := get("http://127.0.0.1:10256/healthz"); return code == 503 })
+	if code, _ := get("http://127.0.0.1:10256/livez"); code != 200 {
+		t.Errorf("/livez: %d", code)
+	}
+}
+
+func TestRunStopsEverythingItStarted(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	w := newWorld(t, 0, "nft")
+	w.run(nil)
+	w.settled("KUBE-SERVICES")
+	w.stop()
+	w.cleanup()
+	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("k8s.io/apimachinery/pkg/watch.(*Broadcaster).loop"))
+}
+
+func TestWrongConfigurationNamesEveryField(t *testing.T) {
+	bit := 40
+	err := Run(t.Context(), Config{Mode: "userspace", MasqueradeBit: &bit, ChainPrefix: "lower", HealthzAddress: "10256"})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, field := range []string{"Client", "NodeName", "Mode", "MasqueradeBit", "ChainPrefix", "HealthzAddress"} {
+		if !strings.Contains(err.Error(), field) {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+}
