@@ -23,6 +23,8 @@ const (
 	// snapshotCount is how many writes are kept in memory for slow followers before a snapshot. There are none, and
 	// each entry holds its value: kept small.
 	snapshotCount = 1000
+	// slowRequest is when etcd warns of a request, its own default for clients.
+	slowRequest = 300 * time.Millisecond
 	// maxSocketPath is the longest path a unix socket address holds.
 	maxSocketPath = 107
 )
@@ -80,6 +82,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	cfg.BackendFreelistType = "map"
 	// The API server compacts every five minutes and wants old revisions until then.
 	cfg.AutoCompactionRetention = "0"
+	cfg.WarningUnaryRequestDuration = slowRequest
+	cfg.WarningApplyDuration = slowRequest
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(c.Logger))
 
 	e, err := embed.StartEtcd(cfg)

@@ -13,6 +13,12 @@ func bridge(logger *slog.Logger) *zap.Logger {
 	return zap.New(&core{logger: logger})
 }
 
+// beside are etcd's warnings about set-ups that a unix socket in a closed folder is not exposed to.
+var beside = map[string]bool{
+	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"simple token is not cryptographically signed":                                         true,
+}
+
 type core struct {
 	logger *slog.Logger
 }
@@ -28,8 +34,9 @@ func level(l zapcore.Level) slog.Level {
 	}
 }
 
+// Enabled never lets etcd's own Debug through: it prints the values that are written, Secrets among them.
 func (c *core) Enabled(l zapcore.Level) bool {
-	return c.logger.Enabled(context.Background(), level(l))
+	return l >= zapcore.InfoLevel && c.logger.Enabled(context.Background(), level(l))
 }
 
 func (c *core) With(fields []zapcore.Field) zapcore.Core {
@@ -37,6 +44,9 @@ func (c *core) With(fields []zapcore.Field) zapcore.Core {
 }
 
 func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if beside[e.Message] {
+		e.Level = zapcore.InfoLevel
+	}
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
 	}

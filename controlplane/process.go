@@ -1,0 +1,32 @@
+package controlplane
+
+import (
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"k8s.io/klog/v2"
+)
+
+const (
+	// gcPercent trades CPU for memory: the heap is mostly caches that live as long as the process, and collecting it
+	// at 1.4 times its live size instead of twice saves a quarter of the process at rest.
+	gcPercent = 40
+	// memoryLimit is soft: past it the collector works harder instead of letting a burst of lists double the heap.
+	memoryLimit = 400 << 20
+)
+
+// tuneMemory applies the process's settings unless the user set them in the environment.
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
+// bridgeKlog sends the libraries' logs to logger. What they call Info is detail here.
+func bridgeKlog(logger *slog.Logger) {
+	klog.SetSlogLogger(slog.New(&quiet{logger.Handler()}))
+}
