@@ -62,6 +62,10 @@ func (c *Config) complete() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.RESTConfig != nil {
+		c.RESTConfig = rest.CopyConfig(c.RESTConfig)
+		c.RESTConfig.WarningHandler = rest.NoWarnings{} // Endpoints are deprecated, and still to be written
+	}
 	make := func(what string, missing bool, f func() error) {
 		if !missing {
 			return

@@ -167,7 +167,12 @@ func (c *Controller) claim(ctx context.Context, d *appsv1.Deployment, selector l
 	}
 	ctx, cancel := context.WithTimeout(ctx, loop.CallTimeout)
 	defer cancel()
-	return claimer.Claim(ctx, list)
+	mine, err := claimer.Claim(ctx, list)
+	for i, rs := range mine { // later steps write into these; the cache's own must stay as they are
+		copied := *rs
+		mine[i] = &copied
+	}
+	return mine, err
 }
 
 // notePause records in the Progressing condition that the clock stands still, or runs again.

@@ -36,6 +36,7 @@ type Loop struct {
 	undo    []func()
 	errs    []error
 	also    []func(ctx context.Context)
+	first   []func(ctx context.Context)
 }
 
 // New makes a loop; nothing runs yet. name is the controller's, as metrics and logs show it.
@@ -100,6 +101,9 @@ func (l *Loop) Forget(key string) { l.queue.Forget(key) }
 // Retries is how often the key failed in a row.
 func (l *Loop) Retries(key string) int { return l.queue.NumRequeues(key) }
 
+// First runs f as soon as Run is called, before anything is waited for: the place to start informers of the loop's own.
+func (l *Loop) First(f func(ctx context.Context)) { l.first = append(l.first, f) }
+
 // Run waits for the informers, then works until ctx ends. It returns once everything it started has ended. A panic in a
 // reconciliation counts as its error.
 func (l *Loop) Run(ctx context.Context) error {
@@ -111,6 +115,9 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer l.queue.ShutDown()
 	if err := errors.Join(l.errs...); err != nil {
 		return fmt.Errorf("watch for %s: %w", l.name, err)
+	}
+	for _, f := range l.first {
+		f(ctx)
 	}
 	if !cache.WaitFor(ctx, l.name, l.synced...) {
 		return nil
