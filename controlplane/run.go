@@ -43,7 +43,7 @@ func Run(ctx context.Context, c Config) error {
 	// The port first: a second server on one host should say so, and not touch the first one's data.
 	listener, err := net.Listen("tcp", net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.Port)))
 	if err != nil {
-		return fmt.Errorf("listen for the API: %w (choose another --https-listen-port or stop what uses it)", err)
+		return &ConfigError{fmt.Errorf("listen for the API: %w (choose another --https-listen-port or stop what uses it)", err)}
 	}
 	defer listener.Close()
 	c.Port = listener.Addr().(*net.TCPAddr).Port
@@ -136,7 +136,10 @@ func (c *Config) runParts(ctx context.Context, api *server.Server, keys *pki.PKI
 
 // runLoops runs everything that watches the API, each in its own goroutine, until ctx ends or one fails.
 func (c *Config) runLoops(ctx context.Context, loopback *rest.Config, keys *pki.PKI) error {
-	loops := c.loops(loopback, keys)
+	loops, err := c.loops(loopback, keys)
+	if err != nil {
+		return err
+	}
 	loops["certificate renewal"] = func(ctx context.Context) error { return c.renew(ctx) }
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -33,7 +33,7 @@ func extensionAuthentication(ctx context.Context, c Config) error {
 		return string(raw)
 	}
 	return configMap(ctx, c, metav1.NamespaceSystem, "extension-apiserver-authentication", map[string]string{
-		"client-ca-file":                     string(c.PKI.ClientCA.CertPEM),
+		"client-ca-file":                     string(c.PKI.CA.CertPEM),
 		"requestheader-client-ca-file":       string(c.PKI.FrontProxyCA.CertPEM),
 		"requestheader-allowed-names":        list("front-proxy-client"),
 		"requestheader-username-headers":     list("X-Remote-User"),
@@ -184,7 +184,7 @@ func clusterInfo(ctx context.Context, c Config) error {
 		return err
 	}
 	kubeconfig := clientcmdapi.NewConfig()
-	kubeconfig.Clusters[""] = &clientcmdapi.Cluster{Server: c.ServerURL, CertificateAuthorityData: c.PKI.ServerCA.CertPEM}
+	kubeconfig.Clusters[""] = &clientcmdapi.Cluster{Server: c.ServerURL, CertificateAuthorityData: c.PKI.CA.CertPEM}
 	content, err := clientcmd.Write(*kubeconfig)
 	if err != nil {
 		return fmt.Errorf("serialise cluster-info: %w", err)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -38,8 +39,9 @@ type Config struct {
 
 // Server is a running member.
 type Server struct {
-	etcd   *embed.Etcd
-	socket string
+	etcd     *embed.Etcd
+	socket   string
+	stopping *atomic.Bool
 }
 
 // Start opens or creates the database under c.Dir and returns once it serves, or an error that names the folder: the
@@ -62,6 +64,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 
+	stopping := &atomic.Bool{}
 	cfg := embed.NewConfig()
 	cfg.Name = "reeve"
 	cfg.Dir = filepath.Join(c.Dir, "data")
@@ -84,7 +87,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	cfg.AutoCompactionRetention = "0"
 	cfg.WarningUnaryRequestDuration = slowRequest
 	cfg.WarningApplyDuration = slowRequest
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(c.Logger))
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(bridge(c.Logger, stopping))
 
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -94,7 +97,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	defer timeout.Stop()
 	select {
 	case <-e.Server.ReadyNotify():
-		return &Server{etcd: e, socket: socket}, nil
+		return &Server{e, socket, stopping}, nil
 	case err = <-e.Err():
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -126,5 +129,6 @@ func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // Stop closes the database and blocks until everything has ended. Clients should be gone: their requests fail.
 func (s *Server) Stop() {
+	s.stopping.Store(true)
 	s.etcd.Close()
 }

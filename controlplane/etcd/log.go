@@ -3,14 +3,15 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
 // bridge gives etcd a zap logger that writes to slog. etcd tells its whole life at Info: that goes to Debug.
-func bridge(logger *slog.Logger) *zap.Logger {
-	return zap.New(&core{logger: logger})
+func bridge(logger *slog.Logger, stopping *atomic.Bool) *zap.Logger {
+	return zap.New(&core{logger, stopping})
 }
 
 // beside are etcd's warnings about set-ups that a unix socket in a closed folder is not exposed to.
@@ -21,6 +22,8 @@ var beside = map[string]bool{
 
 type core struct {
 	logger *slog.Logger
+	// stopping is set when Stop begins: etcd then calls each of its listeners' ends an error.
+	stopping *atomic.Bool
 }
 
 func level(l zapcore.Level) slog.Level {
@@ -40,11 +43,11 @@ func (c *core) Enabled(l zapcore.Level) bool {
 }
 
 func (c *core) With(fields []zapcore.Field) zapcore.Core {
-	return &core{logger: slog.New(c.logger.Handler().WithAttrs(attrs(fields)))}
+	return &core{slog.New(c.logger.Handler().WithAttrs(attrs(fields))), c.stopping}
 }
 
 func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if beside[e.Message] {
+	if beside[e.Message] || c.stopping.Load() {
 		e.Level = zapcore.InfoLevel
 	}
 	if c.Enabled(e.Level) {

@@ -101,12 +101,12 @@ func New(c Config) (*Client, error) {
 		// A node is never behind the environment's HTTP proxy.
 		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
 	}
+	loose := base // before New, which loads files into the configuration that it is given
+	loose.TLS.Insecure, loose.TLS.CAFile = true, ""
 	secure, err := transport.New(&base)
 	if err != nil {
 		return nil, fmt.Errorf("build transport to nodes: %w", err)
 	}
-	loose := base
-	loose.TLS.Insecure, loose.TLS.CAFile = true, ""
 	insecure, err := transport.New(&loose)
 	if err != nil {
 		return nil, fmt.Errorf("build unverified transport to nodes: %w", err)

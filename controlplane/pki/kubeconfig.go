@@ -11,7 +11,7 @@ import (
 // of cluster, context and user.
 func (p *PKI) WriteKubeconfig(path, server, name string, client *Pair) error {
 	c := clientcmdapi.NewConfig()
-	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: p.ServerCA.CertPEM}
+	c.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: p.CA.CertPEM}
 	c.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: client.CertPEM, ClientKeyData: client.KeyPEM}
 	c.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
 	c.CurrentContext = name

@@ -33,10 +33,10 @@ type Config struct {
 
 // PKI is the complete set, on disk and in memory.
 type PKI struct {
-	// ServerCA signs what servers show: the API server and, through CSRs, the kubelets.
-	ServerCA *Pair
-	// ClientCA signs what clients show: nodes, through CSRs, and the control plane's own.
-	ClientCA *Pair
+	// CA is the cluster's authority, as kubeadm's: it signs what servers show (the API server and, through CSRs, the
+	// kubelets) and what clients show (nodes, through CSRs, and the control plane's own). Certificates carry the
+	// purpose that they are good for.
+	CA *Pair
 	// FrontProxyCA signs who may speak for other users to aggregated API servers.
 	FrontProxyCA *Pair
 
@@ -76,8 +76,7 @@ func Ensure(c Config) (*PKI, error) {
 		into             **Pair
 		file, commonName string
 	}{
-		{&p.ServerCA, "server-ca", "reeve-server-ca" + stamp},
-		{&p.ClientCA, "client-ca", "reeve-client-ca" + stamp},
+		{&p.CA, "ca", "reeve-ca" + stamp},
 		{&p.FrontProxyCA, "front-proxy-ca", "reeve-front-proxy-ca" + stamp},
 	} {
 		pair, err := ensureAuthority(c.Dir, a.file, a.commonName, at)
@@ -94,11 +93,11 @@ func Ensure(c Config) (*PKI, error) {
 		ca   *Pair
 		request
 	}{
-		{&p.Serving, "apiserver", p.ServerCA, servingRequest(c)},
-		{&p.KubeletClient, "apiserver-kubelet-client", p.ClientCA, request{subject: pkix.Name{
-			CommonName: "system:kube-apiserver", Organization: []string{"system:kubelet-api-admins"}}, usages: client}},
+		{&p.Serving, "apiserver", p.CA, servingRequest(c)},
+		{&p.KubeletClient, "apiserver-kubelet-client", p.CA, request{subject: pkix.Name{
+			CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:kubelet-api-admins"}}, usages: client}},
 		{&p.FrontProxy, "front-proxy-client", p.FrontProxyCA, request{subject: pkix.Name{CommonName: "front-proxy-client"}, usages: client}},
-		{&p.Admin, "admin", p.ClientCA, request{subject: pkix.Name{
+		{&p.Admin, "admin", p.CA, request{subject: pkix.Name{
 			CommonName: "kubernetes-admin", Organization: []string{user.SystemPrivilegedGroup}}, usages: client}},
 	} {
 		pair, changed, err := ensureLeaf(c.Dir, l.file, l.ca, l.request, at)
@@ -149,9 +148,9 @@ func ensureServiceAccountKey(file string) (crypto.Signer, error) {
 	return key, writeFile(file, keyPEM)
 }
 
-// CAHash is the hex SHA-256 of the server authority's certificate (DER): what a node joins by.
+// CAHash is the hex SHA-256 of the cluster authority's certificate (DER): what a node joins by.
 func (p *PKI) CAHash() string {
-	sum := sha256.Sum256(p.ServerCA.Cert.Raw)
+	sum := sha256.Sum256(p.CA.Cert.Raw)
 	return hex.EncodeToString(sum[:])
 }
 

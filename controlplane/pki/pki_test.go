@@ -27,14 +27,14 @@ func TestCertificatesVerifyAndKeysArePrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(p.ServerCA.Cert)
+	roots.AddCert(p.CA.Cert)
 	for _, name := range []string{"192.0.2.7", "10.96.0.1", "127.0.0.1", "node1", "kubernetes.default.svc.cluster.local"} {
 		if _, err := p.Serving.Cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); err != nil {
 			t.Errorf("serving certificate for %s: %v", name, err)
 		}
 	}
 	clients := x509.NewCertPool()
-	clients.AddCert(p.ClientCA.Cert)
+	clients.AddCert(p.CA.Cert)
 	if _, err := p.Admin.Cert.Verify(x509.VerifyOptions{Roots: clients, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Errorf("admin certificate: %v", err)
 	}
@@ -88,7 +88,7 @@ func TestRenewsOnlyWhatMustBeRenewed(t *testing.T) {
 	if late.Admin.Cert.Equal(first.Admin.Cert) {
 		t.Error("a certificate near its end was not renewed")
 	}
-	if !late.ServerCA.Cert.Equal(first.ServerCA.Cert) || late.CAHash() != first.CAHash() {
+	if !late.CA.Cert.Equal(first.CA.Cert) || late.CAHash() != first.CAHash() {
 		t.Error("an authority was replaced")
 	}
 	if _, err := Ensure(config(dir, now.Add(authorityLifetime+time.Hour))); err == nil {
@@ -107,7 +107,7 @@ func TestADamagedLeafIsReplacedAndADamagedAuthorityIsNot(t *testing.T) {
 	if _, err := Ensure(config(dir, time.Now())); err != nil {
 		t.Errorf("damaged leaf: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "server-ca.key"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "ca.key"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Ensure(config(dir, time.Now())); err == nil {

@@ -107,52 +107,52 @@ func indexesOf(kind *apis.Kind) (storage.IndexerFuncs, *cache.Indexers) {
 	return triggers, &indexers
 }
 
-// part is a subresource that reads and writes the same stored object through another strategy: status, finalize,
+// Part is a subresource that reads and writes the same stored object through another strategy: status, finalize,
 // approval, resize, ephemeralcontainers.
-type part struct {
+type Part struct {
 	store *genericregistry.Store
 }
 
 var (
-	_ rest.Patcher             = (*part)(nil)
-	_ rest.ResetFieldsStrategy = (*part)(nil)
+	_ rest.Patcher             = (*Part)(nil)
+	_ rest.ResetFieldsStrategy = (*Part)(nil)
 )
 
 // newPart gives the subresource of store with the update strategy s.
 func newPart(store *Store, s interface {
 	rest.RESTUpdateStrategy
 	rest.ResetFieldsStrategy
-}) *part {
+}) *Part {
 	copied := *store.Store
 	copied.UpdateStrategy = s
 	copied.ResetFieldsStrategy = s
 	copied.BeginUpdate, copied.AfterUpdate = nil, nil
-	return &part{&copied}
+	return &Part{&copied}
 }
 
 // NewStatus gives the status subresource of store.
-func NewStatus(store *Store) rest.Storage {
+func NewStatus(store *Store) *Part {
 	return newPart(store, statusStrategy{newStrategy(store.kind)})
 }
 
-func (p *part) New() runtime.Object { return p.store.New() }
+func (p *Part) New() runtime.Object { return p.store.New() }
 
 // Destroy does nothing: the main endpoint owns the storage.
-func (p *part) Destroy() {}
+func (p *Part) Destroy() {}
 
-func (p *part) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+func (p *Part) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
 	return p.store.Get(ctx, name, options)
 }
 
-func (p *part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
+func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
 	// A subresource never creates, whatever the parent allows.
 	return p.store.Update(ctx, name, info, create, update, false, options)
 }
 
-func (p *part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+func (p *Part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
 	return p.store.GetResetFields()
 }
 
-func (p *part) ConvertToTable(ctx context.Context, object, options runtime.Object) (*metav1.Table, error) {
+func (p *Part) ConvertToTable(ctx context.Context, object, options runtime.Object) (*metav1.Table, error) {
 	return p.store.ConvertToTable(ctx, object, options)
 }

@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/kubernetes"
@@ -27,8 +26,8 @@ var (
 )
 
 // applyAuth sets authentication and authorization, and returns the resolver of users' rules.
-func (s *Server) applyAuth(base *genericapiserver.Config, client kubernetes.Interface) (authorizer.RuleResolver, error) {
-	clientCA, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca", s.config.PKI.ClientCA.CertFile)
+func (s *Server) applyAuth(base *genericapiserver.Config, client kubernetes.Interface) (*authz.Rules, error) {
+	clientCA, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca", s.config.PKI.CA.CertFile)
 	if err != nil {
 		return nil, fmt.Errorf("read client authority: %w", err)
 	}

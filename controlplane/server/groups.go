@@ -25,53 +25,53 @@ func (s storages) add(gv schema.GroupVersion, path string, storage rest.Storage)
 	s[gv][path] = storage
 }
 
-// buildStorages makes the storage of every kind in the table with its generic subresources, then the special ones.
-func buildStorages(options generic.RESTOptionsGetter, special func(map[schema.GroupResource]*registry.Store, storages) error) (storages, error) {
-	out := storages{}
-	stores := map[schema.GroupResource]*registry.Store{}
+// buildStorages makes the store of every kind in the table, lets attach hook into them, and serves them with their
+// generic subresources.
+func buildStorages(options generic.RESTOptionsGetter, attach func(stores) error) (storages, stores, error) {
+	all := stores{}
+	var namespaces *registry.Namespaces
 	for _, kind := range apis.Kinds() {
-		var main rest.Storage
-		var store *registry.Store
 		var err error
-		var namespaces *registry.Namespaces
 		if kind.GroupResource() == (schema.GroupResource{Resource: "namespaces"}) {
-			namespaces, err = registry.NewNamespaces(kind, options)
-			if err == nil {
-				main, store = namespaces, namespaces.Store
+			if namespaces, err = registry.NewNamespaces(kind, options); err == nil {
+				all[kind.GroupResource()] = namespaces.Store
 			}
 		} else {
-			store, err = registry.NewStore(kind, options)
-			main = store
+			all[kind.GroupResource()], err = registry.NewStore(kind, options)
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		stores[kind.GroupResource()] = store
+	}
+	if err := attach(all); err != nil {
+		return nil, nil, err
+	}
+	out := storages{}
+	for _, kind := range apis.Kinds() {
+		store := all[kind.GroupResource()]
 		for _, gv := range kind.ServedIn() {
-			out.add(gv, kind.Resource, main)
+			out.add(gv, kind.Resource, store)
 			if kind.Status {
 				out.add(gv, kind.Resource+"/status", registry.NewStatus(store))
 			}
-			if namespaces != nil {
-				out.add(gv, kind.Resource+"/finalize", registry.NewNamespaceFinalize(namespaces))
-			}
 		}
+		gv := kind.GroupVersion()
 		switch kind.GroupResource().String() {
 		case "deployments.apps", "replicasets.apps", "statefulsets.apps", "replicationcontrollers":
-			out.add(kind.GroupVersion(), kind.Resource+"/scale", registry.NewScale(store))
+			out.add(gv, kind.Resource+"/scale", registry.NewScale(store))
+		case "namespaces":
+			out.add(gv, kind.Resource, namespaces)
+			out.add(gv, kind.Resource+"/finalize", registry.NewNamespaceFinalize(namespaces))
 		case "pods":
-			out.add(kind.GroupVersion(), "pods/binding", registry.NewBinding(store))
-			out.add(kind.GroupVersion(), "bindings", registry.NewLegacyBinding(store))
-			out.add(kind.GroupVersion(), "pods/resize", registry.NewResize(store))
-			out.add(kind.GroupVersion(), "pods/ephemeralcontainers", registry.NewEphemeralContainers(store))
+			out.add(gv, "bindings", registry.NewLegacyBinding(store))
+			out.add(gv, "pods/binding", registry.NewBinding(store))
+			out.add(gv, "pods/resize", registry.NewResize(store))
+			out.add(gv, "pods/ephemeralcontainers", registry.NewEphemeralContainers(store))
 		case "certificatesigningrequests.certificates.k8s.io":
-			out.add(kind.GroupVersion(), kind.Resource+"/approval", registry.NewCSRApproval(store))
+			out.add(gv, kind.Resource+"/approval", registry.NewCSRApproval(store))
 		}
 	}
-	if err := special(stores, out); err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, all, nil
 }
 
 // install serves the storages.

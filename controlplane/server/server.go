@@ -13,9 +13,7 @@ import (
 	apiextensionsserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
-	"k8s.io/apiserver/pkg/registry/generic"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/apiserver/pkg/server/options"
@@ -30,6 +28,8 @@ import (
 	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 
 	"github.com/reevehq/reeve/controlplane/authn"
+	"github.com/reevehq/reeve/controlplane/authz"
+	"github.com/reevehq/reeve/controlplane/registry/core/allocator"
 	"github.com/reevehq/reeve/controlplane/scheme"
 )
 
@@ -41,6 +41,7 @@ type Server struct {
 	objects    *authn.ClusterObjects
 	loopback   *rest.Config
 	signer     *authn.Signer
+	allocator  *allocator.Allocator
 	ready      chan struct{}
 }
 
@@ -176,7 +177,7 @@ func (s *Server) newExtensions(base genericapiserver.Config, etcd *options.EtcdO
 // genericapiserverNoMux tells the not-found handler that every path is installed before serving starts.
 func genericapiserverNoMux(context.Context) bool { return true }
 
-func (s *Server) newBuiltin(base genericapiserver.Config, next genericapiserver.DelegationTarget, client kubernetes.Interface, rules authorizer.RuleResolver) (*genericapiserver.GenericAPIServer, error) {
+func (s *Server) newBuiltin(base genericapiserver.Config, next genericapiserver.DelegationTarget, client kubernetes.Interface, rules *authz.Rules) (*genericapiserver.GenericAPIServer, error) {
 	config := base
 	server, err := config.Complete(s.informers).New("kube-apiserver", next)
 	if err != nil {
@@ -246,7 +247,9 @@ func (s *Server) Run(ctx context.Context) error {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		s.awaitReady(ctx)
+		if s.awaitReady(ctx) {
+			s.allocator.Run(ctx)
+		}
 	}()
 	err = prepared.Run(ctx)
 	cancel()
@@ -260,10 +263,10 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // awaitReady asks /readyz over the loopback client until it says ok.
-func (s *Server) awaitReady(ctx context.Context) {
+func (s *Server) awaitReady(ctx context.Context) bool {
 	client, err := kubernetes.NewForConfig(s.loopback)
 	if err != nil {
-		return
+		return false
 	}
 	ticker := time.NewTicker(readyPoll)
 	defer ticker.Stop()
@@ -273,14 +276,12 @@ func (s *Server) awaitReady(ctx context.Context) {
 		cancel()
 		if err == nil {
 			close(s.ready)
-			return
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-ticker.C:
 		}
 	}
 }
-
-var _ generic.RESTOptionsGetter = (*options.StorageFactoryRestOptionsFactory)(nil)

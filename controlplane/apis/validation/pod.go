@@ -20,6 +20,7 @@ func podCreate(pod *corev1.Pod) field.ErrorList {
 		r.forbidden(p.Child("nodeName"), "cannot be set until all schedulingGates have been cleared")
 	}
 	podSpec(r, p, &pod.Spec)
+	podImages(r, p, &pod.Spec)
 	return r.list
 }
 

@@ -15,8 +15,6 @@ type podScope struct {
 	spec       *corev1.PodSpec
 	volumes    map[string]*corev1.Volume
 	claimNames sets.Set[string]
-	// ephemeralAllowed is true for a pod that exists already: only those may hold ephemeral containers.
-	ephemeralAllowed bool
 }
 
 func (s *podScope) gracePeriod() int64 {
@@ -99,7 +97,7 @@ func notForInit(r *report, p *field.Path, c *corev1.Container) {
 
 // container checks what all sorts of containers share, except name, lifecycle and probes.
 func container(r *report, p *field.Path, c *corev1.Container, s *podScope) {
-	image(r, p.Child("image"), c.Image, true)
+	image(r, p.Child("image"), c.Image)
 	oneOf(r, p.Child("terminationMessagePolicy"), c.TerminationMessagePolicy, true, corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)
 	oneOf(r, p.Child("imagePullPolicy"), c.ImagePullPolicy, true, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 	containerPorts(r, p.Child("ports"), c.Ports)
@@ -110,15 +108,22 @@ func container(r *report, p *field.Path, c *corev1.Container, s *podScope) {
 	containerSecurity(r, p.Child("securityContext"), c.SecurityContext, s)
 }
 
-// image checks a reference. Pod templates of controllers may leave it out for tools that fill it; pods may not.
-func image(r *report, p *field.Path, ref string, needed bool) {
-	switch {
-	case ref == "":
-		if needed {
-			r.required(p, "")
+// image checks a reference. Whitespace around it is refused in pods only: templates have long held " " for tools to
+// replace.
+func image(r *report, p *field.Path, ref string) {
+	if ref == "" {
+		r.required(p, "")
+	}
+}
+
+// podImages checks what only pods, not templates, must get right.
+func podImages(r *report, p *field.Path, spec *corev1.PodSpec) {
+	for group, list := range map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers} {
+		for i := range list {
+			if ref := list[i].Image; strings.TrimSpace(ref) != ref {
+				r.invalid(p.Child(group).Index(i).Child("image"), ref, "must not have leading or trailing whitespace")
+			}
 		}
-	case strings.TrimSpace(ref) != ref:
-		r.invalid(p, ref, "must not have leading or trailing whitespace")
 	}
 }
 

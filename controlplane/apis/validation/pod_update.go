@@ -21,6 +21,7 @@ func podUpdate(pod, old *corev1.Pod) field.ErrorList {
 	podAnnotations(r, metadata, pod.Annotations, &pod.Spec)
 	mirrorAnnotation(r, metadata, pod, old)
 	podSpec(r, p, &pod.Spec)
+	podImages(r, p, &pod.Spec)
 	if len(pod.Spec.Containers) != len(old.Spec.Containers) {
 		r.forbidden(p.Child("containers"), "pod updates may not add or remove containers")
 		return r.list

@@ -71,7 +71,7 @@ func volumeSource(r *report, p *field.Path, v *corev1.Volume) {
 	case "ephemeral":
 		ephemeralVolume(r, at, v.Ephemeral)
 	case "image":
-		image(r, at.Child("reference"), v.Image.Reference, true)
+		image(r, at.Child("reference"), v.Image.Reference)
 		oneOf(r, at.Child("pullPolicy"), v.Image.PullPolicy, false, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 	case "csi":
 		csiVolume(r, at, v.CSI)
@@ -158,7 +158,7 @@ const (
 	maxTokenSeconds = 1 << 32
 )
 
-// podPathSources gathers the files that a projected volume's sources put into it: no two may claim one path.
+// projected checks the sources of a projected volume: no two may put a file at one path.
 func projected(r *report, p *field.Path, v *corev1.ProjectedVolumeSource) {
 	fileMode(r, p.Child("defaultMode"), v.DefaultMode)
 	paths := sets.New[string]()
