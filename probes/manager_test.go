@@ -1,0 +1,374 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scripted answers probes from a script by port, and notes when it was asked.
+type scripted struct {
+	mu    sync.Mutex
+	start time.Time
+	asked map[int][]time.Duration
+	say   func(port int, n int) (answer, error)
+	takes time.Duration
+}
+
+func (s *scripted) probe(ctx context.Context, _ target, spec *corev1.Probe, timeout time.Duration) (answer, error) {
+	port := int(spec.GRPC.Port)
+	s.mu.Lock()
+	s.asked[port] = append(s.asked[port], time.Since(s.start))
+	n := len(s.asked[port])
+	s.mu.Unlock()
+	if s.takes > 0 {
+		select {
+		case <-time.After(s.takes):
+		case <-ctx.Done():
+			return answer{}, ctx.Err()
+		}
+	}
+	return s.say(port, n)
+}
+
+const (
+	startupPort = iota + 1
+	livenessPort
+	readinessPort
+)
+
+type world struct {
+	m       *Manager
+	s       *scripted
+	updates []Update
+	mu      sync.Mutex
+}
+
+func newWorld(t *testing.T, say func(port, n int) (answer, error)) *world {
+	w := &world{s: &scripted{start: time.Now(), asked: map[int][]time.Duration{}, say: say}}
+	w.m = NewManager(Config{OnResult: func(u Update) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.updates = append(w.updates, u)
+	}})
+	w.m.prober = w.s
+	t.Cleanup(w.m.Close)
+	return w
+}
+
+func (w *world) told() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, u := range w.updates {
+		out = append(out, u.ContainerID+" "+u.Type.String()+" "+u.Result.String())
+	}
+	return out
+}
+
+func (w *world) asked(port int) []time.Duration {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	return append([]time.Duration(nil), w.s.asked[port]...)
+}
+
+func good() (answer, error) { return answer{result: Success}, nil }
+func bad() (answer, error)  { return answer{result: Failure, message: "no"}, nil }
+
+func probe(port int32, delay, period, success, failure int32) *corev1.Probe {
+	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: port}},
+		InitialDelaySeconds: delay, PeriodSeconds: period, TimeoutSeconds: 1, SuccessThreshold: success, FailureThreshold: failure}
+}
+
+func pod(c corev1.Container) *corev1.Pod {
+	c.Name = "c"
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: corev1.PodSpec{Containers: []corev1.Container{c}}}
+}
+
+func running(id string) PodState {
+	return PodState{IP: "10.0.0.1", Containers: map[string]ContainerState{"c": {ID: id, StartedAt: time.Now()}}}
+}
+
+func seconds(n ...int) []time.Duration {
+	var out []time.Duration
+	for _, s := range n {
+		out = append(out, time.Duration(s)*time.Second)
+	}
+	return out
+}
+
+// The startup probe holds the others back; they begin at once when it succeeds; it is never asked again.
+func TestStartupGates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(port, n int) (answer, error) {
+			if port == startupPort && n < 3 {
+				return bad()
+			}
+			return good()
+		})
+		p := pod(corev1.Container{StartupProbe: probe(startupPort, 0, 2, 1, 10), LivenessProbe: probe(livenessPort, 0, 5, 1, 3), ReadinessProbe: probe(readinessPort, 0, 3, 1, 3)})
+		w.m.SetPod(p, running("a"))
+		c := &p.Spec.Containers[0]
+		time.Sleep(3 * time.Second)
+		if started, ready := w.m.ContainerStatus(c, "a"); started || ready {
+			t.Errorf("before startup: started %v, ready %v", started, ready)
+		}
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if started, ready := w.m.ContainerStatus(c, "a"); !started || !ready {
+			t.Errorf("after startup: started %v, ready %v", started, ready)
+		}
+		for port, want := range map[int][]time.Duration{startupPort: seconds(0, 2, 4), livenessPort: seconds(4, 9), readinessPort: seconds(4, 7, 10)} {
+			if d := cmp.Diff(want, w.asked(port)); d != "" {
+				t.Errorf("port %d asked at (-want +got):\n%s", port, d)
+			}
+		}
+		if d := cmp.Diff([]string{"a Startup successful", "a Readiness successful"}, w.told()); d != "" {
+			t.Errorf("told (-want +got):\n%s", d)
+		}
+	})
+}
+
+// Liveness fails after its threshold, counted in a row, then stays quiet until a new instance runs.
+func TestLivenessThreshold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_, n int) (answer, error) {
+			if n == 3 { // one good answer breaks the streak
+				return good()
+			}
+			return bad()
+		})
+		p := pod(corev1.Container{LivenessProbe: probe(livenessPort, 5, 2, 1, 3)})
+		w.m.SetPod(p, running("a"))
+		time.Sleep(14 * time.Second)
+		synctest.Wait()
+		if _, dead := w.m.Unhealthy("a"); dead {
+			t.Error("unhealthy after two failures in a row")
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if typ, dead := w.m.Unhealthy("a"); !dead || typ != Liveness {
+			t.Errorf("Unhealthy = %v, %v", typ, dead)
+		}
+		// 5 bad, 7 bad, 9 good, 11 bad, 13 bad, 15 bad: decided.
+		if d := cmp.Diff(seconds(5, 7, 9, 11, 13, 15), w.asked(livenessPort)); d != "" {
+			t.Errorf("asked at (-want +got):\n%s", d)
+		}
+		w.m.SetPod(p, running("b"))
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if _, dead := w.m.Unhealthy("b"); dead {
+			t.Error("the new instance inherited the old one's verdict")
+		}
+		if got := w.asked(livenessPort); len(got) != 7 || got[6] != 39*time.Second {
+			t.Errorf("the new instance was asked at %v, want once more at 39 s", got)
+		}
+		if _, known := w.m.Result("a", Liveness); known {
+			t.Error("the replaced instance is remembered")
+		}
+	})
+}
+
+// Readiness begins false, follows both thresholds, and ends false with the container.
+func TestReadiness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(_, n int) (answer, error) {
+			if n <= 4 {
+				return good()
+			}
+			return bad()
+		})
+		p := pod(corev1.Container{ReadinessProbe: probe(readinessPort, 0, 1, 2, 2)})
+		w.m.SetPod(p, running("a"))
+		if r, ok := w.m.Result("a", Readiness); !ok || r != Failure {
+			t.Errorf("at first: %v, %v", r, ok)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if r, _ := w.m.Result("a", Readiness); r != Success {
+			t.Errorf("after two good answers: %v", r)
+		}
+		time.Sleep(3 * time.Second) // bad at 4 only
+		if r, _ := w.m.Result("a", Readiness); r != Success {
+			t.Errorf("after one bad answer: %v", r)
+		}
+		time.Sleep(time.Second)
+		if r, _ := w.m.Result("a", Readiness); r != Failure {
+			t.Errorf("after two bad answers: %v", r)
+		}
+		w.s.mu.Lock()
+		w.s.say = func(int, int) (answer, error) { return good() }
+		w.s.mu.Unlock()
+		time.Sleep(3 * time.Second)
+		w.m.SetPod(p, PodState{IP: "10.0.0.1"})
+		if d := cmp.Diff([]string{"a Readiness successful", "a Readiness failed", "a Readiness successful", "a Readiness failed"}, w.told()); d != "" {
+			t.Errorf("told (-want +got):\n%s", d)
+		}
+	})
+}
+
+// A probe that cannot be carried out is tried three times at once and then counts for nothing.
+func TestErrorsAreNoAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(int, int) (answer, error) { return answer{}, errors.New("no such shim") })
+		p := pod(corev1.Container{LivenessProbe: probe(livenessPort, 0, 1, 1, 1)})
+		w.m.SetPod(p, running("a"))
+		time.Sleep(1500 * time.Millisecond)
+		if _, dead := w.m.Unhealthy("a"); dead {
+			t.Error("an error was taken for a failure")
+		}
+		if d := cmp.Diff(seconds(0, 0, 0, 1, 1, 1), w.asked(livenessPort)); d != "" {
+			t.Errorf("asked at (-want +got):\n%s", d)
+		}
+	})
+}
+
+// Slow probes do not pile up: missed beats are dropped.
+func TestSlowProbesDropBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(int, int) (answer, error) { return good() })
+		w.s.takes = 2500 * time.Millisecond
+		p := pod(corev1.Container{LivenessProbe: probe(livenessPort, 0, 1, 1, 1)})
+		w.m.SetPod(p, running("a"))
+		time.Sleep(8 * time.Second)
+		if d := cmp.Diff([]time.Duration{0, 2500 * time.Millisecond, 5 * time.Second, 7500 * time.Millisecond}, w.asked(livenessPort)); d != "" {
+			t.Errorf("asked at (-want +got):\n%s", d)
+		}
+	})
+}
+
+// A terminating pod's startup and liveness probes end, its readiness probe goes on.
+func TestTerminating(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(port, _ int) (answer, error) {
+			if port == livenessPort {
+				return bad()
+			}
+			return good()
+		})
+		p := pod(corev1.Container{LivenessProbe: probe(livenessPort, 0, 1, 1, 5), ReadinessProbe: probe(readinessPort, 0, 1, 1, 1)})
+		st := running("a")
+		w.m.SetPod(p, st)
+		time.Sleep(2500 * time.Millisecond)
+		st.Terminating = true
+		w.m.SetPod(p, st)
+		time.Sleep(10 * time.Second)
+		if _, dead := w.m.Unhealthy("a"); dead {
+			t.Error("a terminating container is to be killed by its liveness probe")
+		}
+		if n := len(w.asked(livenessPort)); n != 3 {
+			t.Errorf("liveness was asked %d times, want 3", n)
+		}
+		if n := len(w.asked(readinessPort)); n < 12 {
+			t.Errorf("readiness was asked %d times only", n)
+		}
+		w.m.RemovePod("u")
+		n := len(w.asked(readinessPort))
+		time.Sleep(5 * time.Second)
+		if len(w.asked(readinessPort)) != n {
+			t.Error("a removed pod is still probed")
+		}
+	})
+}
+
+// An agent that restarts forgets nothing: results, streaks and decided startups come back, nothing flips.
+func TestCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		say := func(port, n int) (answer, error) {
+			if port == livenessPort {
+				return bad()
+			}
+			return good()
+		}
+		w := newWorld(t, say)
+		p := pod(corev1.Container{StartupProbe: probe(startupPort, 0, 1, 1, 3), LivenessProbe: probe(livenessPort, 0, 10, 1, 3), ReadinessProbe: probe(readinessPort, 0, 10, 1, 3)})
+		st := running("a")
+		w.m.SetPod(p, st)
+		time.Sleep(15 * time.Second) // liveness failed twice
+		data := w.m.Checkpoint()
+		w.m.Close()
+
+		w2 := newWorld(t, say)
+		if err := w2.m.Restore(data); err != nil {
+			t.Fatal(err)
+		}
+		w2.m.SetPod(p, st)
+		synctest.Wait()
+		if started, ready := w2.m.ContainerStatus(&p.Spec.Containers[0], "a"); !started || !ready {
+			t.Errorf("after the restart: started %v, ready %v", started, ready)
+		}
+		if got := w2.told(); len(got) != 0 {
+			t.Errorf("the restart told %v", got)
+		}
+		time.Sleep(10 * time.Second) // jitter of at most a period
+		if n := len(w2.asked(startupPort)); n != 0 {
+			t.Errorf("startup was asked again %d times", n)
+		}
+		if _, dead := w2.m.Unhealthy("a"); !dead {
+			t.Error("the streak of failures was lost")
+		}
+		w2.m.Retain(func(string) bool { return false })
+		if _, ok := w2.m.Result("a", Readiness); !ok {
+			t.Error("Retain forgot a running container")
+		}
+		w2.m.RemovePod("u")
+		w2.m.Retain(func(string) bool { return false })
+		if _, ok := w2.m.Result("a", Readiness); ok {
+			t.Error("Retain kept a container that is gone")
+		}
+	})
+	m := NewManager(Config{})
+	defer m.Close()
+	for _, bad := range []string{"", "{", `{"version":9}`, `{"version":1,"results":[{"containerID":"","type":0}]}`, `{"version":1,"results":[{"containerID":"a","type":7}]}`} {
+		if err := m.Restore([]byte(bad)); err == nil {
+			t.Errorf("checkpoint %q was accepted", bad)
+		}
+	}
+}
+
+// Probes of containers that ran before this process are spread over a period instead of being asked all at once.
+func TestRestartSpread(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := &worker{spec: probe(1, 3, 10, 1, 1), container: ContainerState{StartedAt: now.Add(-time.Hour)}}
+	if got := w.firstAt(now, 0.5); got != now.Add(5*time.Second) {
+		t.Errorf("an old container is asked after %v", got.Sub(now))
+	}
+	w.container.StartedAt = now.Add(-time.Second)
+	if got := w.firstAt(now, 0.5); got != now.Add(2*time.Second) {
+		t.Errorf("a young container is asked after %v", got.Sub(now))
+	}
+	w.container.StartedAt = now.Add(-4 * time.Second)
+	if got := w.firstAt(now, 0.5); got != now {
+		t.Errorf("a container that is due is asked after %v", got.Sub(now))
+	}
+}
+
+// A network probe waits for the pod's address.
+func TestNoAddressNoProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(int, int) (answer, error) { return good() })
+		p := pod(corev1.Container{ReadinessProbe: probe(readinessPort, 0, 10, 1, 1)})
+		st := running("a")
+		st.IP = ""
+		w.m.SetPod(p, st)
+		time.Sleep(3 * time.Second)
+		if n := len(w.asked(readinessPort)); n != 0 {
+			t.Errorf("asked %d times without an address", n)
+		}
+		st.IP = "10.0.0.1"
+		w.m.SetPod(p, st)
+		synctest.Wait()
+		if d := cmp.Diff(seconds(3), w.asked(readinessPort)); d != "" {
+			t.Errorf("asked at (-want +got):\n%s", d)
+		}
+	})
+}
