@@ -80,6 +80,9 @@ func TestServiceWithoutEndpointsRejectsAtOnceAndUDPFlowMovesOn(t *testing.T) {
 		w.settled("REJECT")
 		for _, from := range []testns.Host{w.node, w.pods[2], w.outside} {
 			for _, target := range []string{clusterIP + ":80", "192.0.2.1:30080"} {
+				if from == w.outside && target == clusterIP+":80" {
+					continue // no way that users have; the node's ICMP redirects use up its ICMP rate there
+				}
 				if _, err := from.Ask("tcp", target); err == nil || !strings.Contains(err.Error(), "refused") {
 					t.Errorf("%s asked %s without endpoints: %v, want a refusal", from, target, err)
 				}
@@ -138,7 +141,7 @@ func TestInternalTrafficPolicyLocal(t *testing.T) {
 		w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
 	}
 	w.endpoints("web", -2)
-	w.settled("DROP")
+	w.unsettled("10.244.3.10:8080")
 	if s, err := w.pods[2].Ask("tcp", clusterIP+":80"); err == nil || strings.Contains(err.Error(), "refused") {
 		t.Errorf("without a local endpoint a pod got %q, %v; want silence", s, err)
 	}
@@ -211,7 +214,7 @@ func TestTypeAndPortsChangeAndForeignServicesAreLeftAlone(t *testing.T) {
 	w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.Ports[0].Port = 81 })
 	w.unsettled("node port")
 	w.pods[0].MustSay(t, "tcp", clusterIP+":81", "p0 10.244.3.1")
-	if rules := w.rules(); strings.Contains(rules, "--dport 80 ") || strings.Contains(rules, "headless") {
+	if rules := w.rules(); strings.Contains(rules, `"default/web:http cluster IP" -m tcp --dport 80 `) || strings.Contains(rules, "headless") {
 		t.Errorf("rules of the old port or of a headless Service:\n%s", rules)
 	}
 	w.settled("10.96.0.10")

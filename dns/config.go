@@ -1,0 +1,68 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"k8s.io/client-go/kubernetes"
+)
+
+// Config is everything that the cluster DNS needs to know. Client, ListenAddrs are required.
+type Config struct {
+	// Client lists and watches Services, EndpointSlices and Namespaces. It never writes.
+	Client kubernetes.Interface
+	// ListenAddrs are the cluster DNS addresses, at most one a family. Each is put on the loopback device of this network
+	// namespace, as /32 or /128 with scope host, unless the host has it already; UDP and TCP port 53 are bound on it.
+	ListenAddrs []netip.Addr
+	// Port to bind. Default: 53.
+	Port uint16
+	// Domain of the cluster. Default: cluster.local.
+	Domain string
+	// UpstreamResolvConf names the servers to which other names are forwarded. Default: /etc/resolv.conf, or where that
+	// points to systemd-resolved's stub, the file with its real servers. The addresses of ListenAddrs are left out. No
+	// usable server: other names are refused at once.
+	UpstreamResolvConf string
+	// KeepAddresses leaves ListenAddrs on the loopback device when Run ends: while a restart lasts, queries are then refused
+	// at once instead of lost on the way out of the node. Cleanup removes them.
+	KeepAddresses bool
+	// Logger. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+func (c Config) complete() (Config, error) {
+	var errs []error
+	if c.Client == nil {
+		errs = append(errs, errors.New("Client is required"))
+	}
+	if len(c.ListenAddrs) == 0 {
+		errs = append(errs, errors.New("ListenAddrs: at least one address is required"))
+	}
+	for _, a := range c.ListenAddrs {
+		if !a.IsValid() || a.IsUnspecified() {
+			errs = append(errs, fmt.Errorf("ListenAddrs: %q is no address to listen on", a))
+		}
+	}
+	if c.Port == 0 {
+		c.Port = 53
+	}
+	if c.Domain == "" {
+		c.Domain = "cluster.local"
+	}
+	c.Domain = strings.Trim(c.Domain, ".")
+	if c.Domain == "" || strings.ContainsAny(c.Domain, " \t\n{}\"") {
+		errs = append(errs, fmt.Errorf("Domain %q is no DNS domain", c.Domain))
+	}
+	if c.UpstreamResolvConf == "" {
+		c.UpstreamResolvConf = defaultResolvConf
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("check DNS configuration: %w", err)
+	}
+	return c, nil
+}
