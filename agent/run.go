@@ -2,16 +2,354 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/reevehq/reeve/agent/container"
+	"github.com/reevehq/reeve/agent/gc"
+	"github.com/reevehq/reeve/agent/image"
+	"github.com/reevehq/reeve/agent/mirror"
+	"github.com/reevehq/reeve/agent/node"
+	"github.com/reevehq/reeve/agent/pleg"
+	"github.com/reevehq/reeve/agent/podconfig"
+	"github.com/reevehq/reeve/agent/podruntime"
+	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/resources"
+	"github.com/reevehq/reeve/agent/server"
+	"github.com/reevehq/reeve/agent/stats"
+	"github.com/reevehq/reeve/agent/status"
+	"github.com/reevehq/reeve/internal/logkey"
+	"github.com/reevehq/reeve/probes"
+	"github.com/reevehq/reeve/volumes"
+	"github.com/reevehq/reeve/volumes/objects"
 )
 
 // Run serves as this node's kubelet until ctx ends, then leaves every pod running and returns nil once all its loops
-// have stopped. It returns an error at once when cfg is unusable.
+// have stopped. It returns an error at once when cfg is unusable, and when a port is taken.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.SetDefaults()
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("use agent configuration: %w", err)
 	}
-	<-ctx.Done()
+	for _, d := range []string{cfg.RootDir, filepath.Join(cfg.RootDir, "pods"), cfg.StateDir} {
+		if err := os.MkdirAll(d, 0o750); err != nil {
+			return fmt.Errorf("make agent folder: %w", err)
+		}
+	}
+	if err := os.MkdirAll(cfg.PodLogsDir, 0o755); err != nil {
+		return fmt.Errorf("make podLogsDir: %w", err)
+	}
+	a, err := assemble(ctx, &cfg)
+	if err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+// agent is everything that Run runs, wired.
+type agent struct {
+	cfg      *Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	probeReg *prometheus.Registry
+	events   *events
+	cgroups  *resources.Manager
+	objects  *objects.Cache
+	services *services
+	volumes  *volumes.Manager
+	probes   *probes.Manager
+	saver    *probeSaver
+	images   *image.Manager
+	pleg     *pleg.Generator
+	runtime  *podruntime.Runtime
+	pool     *podworker.Pool
+	pods     *pods
+	writer   *status.Writer
+	mirrors  *mirror.Manager
+	node     *node.Manager
+	stats    *stats.Provider
+	gc       *gc.Collector
+	certs    *servingCert
+}
+
+func assemble(ctx context.Context, cfg *Config) (*agent, error) {
+	log := cfg.Logger
+	a := &agent{cfg: cfg, log: log, registry: prometheus.NewRegistry(), probeReg: prometheus.NewRegistry()}
+	registerProcess(a.registry)
+	var err error
+	if a.events, err = newEvents(cfg); err != nil {
+		return nil, err
+	}
+	machine, err := resources.ReadMachine()
+	if err != nil {
+		return nil, err
+	}
+	rootFS, err := resources.ReadFS(cfg.RootDir)
+	if err != nil {
+		return nil, err
+	}
+	capacity := resources.Capacity(machine, rootFS, cfg.MaxPods)
+	reserved := []v1.ResourceList{cfg.KubeReserved, cfg.SystemReserved}
+	thresholds, err := evictionReserve(cfg.EvictionHard, capacity)
+	if err != nil {
+		return nil, err
+	}
+	allocatable := resources.Allocatable(capacity, reserved, thresholds)
+	enforce := len(cfg.EnforceNodeAllocatable) > 0 && cfg.EnforceNodeAllocatable[0] == "pods"
+	if a.cgroups, err = resources.New(resources.Config{
+		Root: cfg.CgroupRoot, Driver: cfg.CgroupDriver, Enforce: enforce, PodPidsLimit: cfg.PodPidsLimit,
+		Allocatable: resources.Allocatable(capacity, reserved, nil),
+	}); err != nil {
+		return nil, err
+	}
+
+	if cfg.Client != nil {
+		a.objects = objects.NewCache(cfg.Client, log)
+		a.services = newServices(cfg.Client)
+	}
+	vc := volumes.Config{
+		RootDir: cfg.RootDir, Logger: log,
+		OnEvent:         func(pod *v1.Pod, kind, reason, msg string) { a.events.pod(pod, "", kind, reason, msg) },
+		OnChange:        func(uid types.UID) { a.pool.Replan(uid) },
+		NodeAllocatable: func() v1.ResourceList { return allocatable },
+		NodeLabels: func() map[string]string {
+			if n := a.node.Node(); n != nil {
+				return n.Labels
+			}
+			return cfg.NodeLabels
+		},
+	}
+	if cfg.Client != nil {
+		api := volumes.APIClient{Client: cfg.Client}
+		vc.Objects, vc.Tokens, vc.Claims = a.objects, api, api
+	}
+	if a.volumes, err = volumes.NewManager(vc); err != nil {
+		return nil, err
+	}
+
+	a.saver = &probeSaver{path: filepath.Join(cfg.StateDir, "probes.json"), log: log, kick: make(chan struct{}, 1)}
+	a.probes = probes.NewManager(probes.Config{
+		Exec: func(ctx context.Context, id string, cmd []string, timeout time.Duration) (int, []byte, error) {
+			return a.runtime.Exec(ctx, id, cmd, timeout)
+		},
+		OnResult:   func(u probes.Update) { a.saver.changed(); a.pool.Replan(u.PodUID) },
+		OnEvent:    a.events.pod,
+		Registerer: a.probeReg, Logger: log, UserAgent: "kube-probe/1.36",
+	})
+	a.saver.take = a.probes.Checkpoint
+	if b, err := os.ReadFile(a.saver.path); err == nil {
+		if err := a.probes.Restore(b); err != nil {
+			log.Warn("Failed to read probe results, beginning afresh", logkey.Path, a.saver.path, logkey.Err, err)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		log.Warn("Failed to read probe results, beginning afresh", logkey.Path, a.saver.path, logkey.Err, err)
+	}
+
+	ic := image.Config{Service: cfg.Runtime, Event: a.events.pod, Parallel: cfg.MaxParallelImagePulls, Registry: a.registry, Logger: log}
+	if a.objects != nil {
+		ic.Secrets = a.objects
+	}
+	a.images = image.New(ic)
+	a.pleg = pleg.New(cfg.Runtime, func(uid types.UID) { a.pods.wake(uid) }, a.registry, log)
+
+	cnode := container.Node{
+		RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir, MemoryCapacityBytes: machine.MemoryBytes, CgroupV2: a.cgroups.V2(),
+		SeccompDefault: cfg.SeccompDefault, ClusterDomain: cfg.ClusterDomain,
+	}
+	rc := podruntime.Config{
+		CRI: cfg.Runtime, Images: a.images, Volumes: a.volumes, Cgroups: a.cgroups, Node: cnode, HostIPs: cfg.NodeIPs,
+		Allocatable: func() v1.ResourceList { return allocatable }, ClusterDNS: cfg.ClusterDNS, ResolvConf: resolvConf(cfg.ResolverConfig),
+		Event: a.events.pod, Logger: log,
+	}
+	if cfg.Client != nil {
+		rc.Objects, rc.Services = a.objects, a.services.of
+		rc.Handler = func(ctx context.Context, class string) (string, error) {
+			rc, err := cfg.Client.NodeV1().RuntimeClasses().Get(ctx, class, metav1.GetOptions{})
+			if err != nil {
+				return "", fmt.Errorf("get RuntimeClass %q: %w", class, err)
+			}
+			return rc.Handler, nil
+		}
+	}
+	a.runtime = podruntime.New(rc)
+	a.pleg.Message = a.runtime.TerminationMessage
+
+	vols := &podVolumes{m: a.volumes, released: map[types.UID]bool{}}
+	prober := &podProbes{m: a.probes}
+	if len(cfg.NodeIPs) > 0 {
+		prober.nodeIP = cfg.NodeIPs[0].String()
+	}
+	a.pods = &pods{
+		ctx: ctx, cfg: cfg, log: log, volumes: vols, probes: a.probes, events: a.events, look: a.pleg.Observe,
+		sources: map[podconfig.Source]bool{}, onSync: func() { a.synced(ctx) },
+		known: map[types.UID]*v1.Pod{}, admitted: map[types.UID]bool{}, statuses: map[types.UID]v1.PodStatus{},
+		reports: map[types.UID]podworker.Report{}, waiters: map[string]waiter{},
+	}
+	a.pool = podworker.NewPool(podworker.Config{
+		Observer: a.pleg, Runtime: a.runtime, Volumes: vols, Probes: prober, Reporter: a.pods, Event: a.events.pod,
+		Logger: log, SyncFrequency: cfg.SyncFrequency,
+	})
+	a.pods.pool = a.pool
+
+	a.node = node.New(node.Config{
+		Client: cfg.Client, Runtime: cfg.Runtime, Name: cfg.NodeName, Hostname: cfg.Hostname, IPs: cfg.NodeIPs, Version: cfg.Version,
+		ProviderID: cfg.ProviderID, Labels: cfg.NodeLabels, Taints: cfg.RegisterWithTaints, NoRegister: cfg.NoRegisterNode,
+		KubeletPort: max(cfg.Port, 0), Machine: machine, Capacity: capacity, Allocatable: allocatable, LeaseDuration: cfg.NodeLeaseDuration,
+		Check: cfg.NodeStatusUpdateFrequency, Report: cfg.NodeStatusReportFrequency, Healthy: a.pleg.Healthy, Pressure: a.pressure,
+		OnPodCIDRs: cfg.OnPodCIDRs, OnNetwork: a.pool.SetNetworkReady, OnReady: cfg.OnReady, NetworkChanged: cfg.NetworkChanged, Logger: log,
+	})
+	a.pods.node = a.node
+	if a.pods.runtime, err = a.node.RuntimeName(ctx); err != nil {
+		return nil, err
+	}
+	if cfg.Client != nil {
+		a.writer = status.NewWriter(cfg.Client, nil, log)
+		a.mirrors = mirror.New(cfg.Client, a.node.UID, log)
+		a.pods.writer, a.pods.mirrors = a.writer, a.mirrors
+		a.pods.sources[podconfig.API] = true
+	}
+	if cfg.StaticPodPath != "" {
+		a.pods.sources[podconfig.File] = true
+	}
+	if a.stats, err = stats.New(stats.Config{
+		NodeName: cfg.NodeName, Runtime: cfg.Runtime, RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir, CgroupRoot: cfg.CgroupRoot, Logger: log,
+	}); err != nil {
+		return nil, err
+	}
+	a.gc = gc.New(gc.Config{
+		Runtime: cfg.Runtime, PodLogsDir: cfg.PodLogsDir, RootDir: cfg.RootDir, Pods: a.pods.all, Synced: a.pods.allSynced,
+		HasWorker: a.pool.Has, Cgroups: a.cgroups,
+		HighPercent: cfg.ImageGCHighThresholdPercent, LowPercent: cfg.ImageGCLowThresholdPercent,
+		MinAge: cfg.ImageMinimumGCAge, MaxAge: cfg.ImageMaximumGCAge,
+		LogMaxBytes: cfg.ContainerLogMaxSizeBytes, LogMaxFiles: cfg.ContainerLogMaxFiles,
+		Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) }, Logger: log,
+	})
+	if a.certs, err = newServingCert(cfg); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// synced runs once every source has told what it has: what nobody asked for may now go.
+func (a *agent) synced(ctx context.Context) {
+	if a.mirrors != nil {
+		a.mirrors.Synced()
+	}
+	uids, err := a.pleg.Relist(ctx)
+	if err != nil {
+		a.log.Warn("Failed to look for orphaned pods", logkey.Err, err)
+		return
+	}
+	known := a.pods.all()
+	set := make(map[types.UID]bool, len(known))
+	for _, p := range known {
+		set[p.UID] = true
+	}
+	for _, uid := range uids {
+		if !set[uid] && !a.pool.Has(uid) {
+			a.pods.orphan(uid)
+		}
+	}
+	a.gc.Kick()
+}
+
+func (a *agent) run(ctx context.Context) error {
+	defer a.volumes.Close()
+	defer a.probes.Close()
+	defer a.events.stop()
+	if a.objects != nil {
+		defer a.objects.Close()
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	loop := func(name string, f func(ctx context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	srv, err := a.serverConfig()
+	if err != nil {
+		return err
+	}
+	loop("pleg", a.pleg.Run)
+	loop("node", a.node.Run)
+	loop("server", func(ctx context.Context) error { return server.Run(ctx, srv) })
+	loop("probe checkpoint", a.saver.run)
+	loop("gc", a.gc.Run)
+	loop("serving certificate", a.certs.run)
+	if a.writer != nil {
+		loop("status", a.writer.Run)
+		loop("mirror", a.mirrors.Run)
+		loop("services", func(ctx context.Context) error { a.services.run(ctx); return nil })
+		loop("pods from the API", func(ctx context.Context) error {
+			return podconfig.RunAPI(ctx, a.cfg.Client, a.cfg.NodeName, a.pods)
+		})
+	}
+	if a.cfg.StaticPodPath != "" {
+		static := &podconfig.Static{Path: a.cfg.StaticPodPath, Node: a.cfg.NodeName, To: a.pods, Logger: a.log}
+		loop("static pods", static.Run)
+	}
+	loop("pods", a.pool.Run)
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
 	return nil
+}
+
+func (a *agent) serverConfig() (server.Config, error) {
+	cfg := a.cfg
+	sc := server.Config{
+		NodeName: cfg.NodeName, GetCertificate: a.certs.get, Client: cfg.Client, Pods: a.pods, Runtime: cfg.Runtime, Stats: a.stats,
+		Metrics: a.registry, ProbeMetrics: a.probeReg, KubeletConfig: configz(cfg), SyncLoop: a.pleg.Healthy, Logger: a.log,
+		LogDir: filepath.Dir(cfg.PodLogsDir),
+	}
+	if cfg.Port > 0 {
+		host := ""
+		if cfg.Address.IsValid() {
+			host = cfg.Address.String()
+		}
+		sc.Address = net.JoinHostPort(host, strconv.Itoa(cfg.Port))
+	}
+	if cfg.HealthzPort > 0 {
+		sc.HealthzAddress = net.JoinHostPort(cfg.HealthzBindAddress.String(), strconv.Itoa(cfg.HealthzPort))
+	}
+	if cfg.ClientCAFile != "" {
+		pool, err := server.FilePool(cfg.ClientCAFile)
+		if err != nil {
+			return sc, fmt.Errorf("use clientCAFile: %w", err)
+		}
+		sc.ClientCAs = pool
+	}
+	return sc, nil
+}
+
+// resolvConf returns the node's own resolver configuration: what was given, else systemd-resolved's real one where
+// /etc/resolv.conf is its stub, which a pod cannot reach.
+func resolvConf(given string) string {
+	const stub, real = "/run/systemd/resolve/stub-resolv.conf", "/run/systemd/resolve/resolv.conf"
+	if given != "" {
+		return given
+	}
+	if to, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil && to == stub {
+		if _, err := os.Stat(real); err == nil {
+			return real
+		}
+	}
+	return "/etc/resolv.conf"
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,16 +92,6 @@ func (w *Writer) Run(ctx context.Context) error {
 	return nil
 }
 
-// Current returns the pod's status as it will be once everything is written: the last one set, else the object's.
-func (w *Writer) Current(pod *v1.Pod) v1.PodStatus {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if e := w.pods[pod.UID]; e != nil && e.set {
-		return e.want
-	}
-	return pod.Status
-}
-
 // Set asks for status to be written to the object pod. urgent: at once, else after a moment in which it may be overtaken.
 // finish: delete the object afterwards. Nothing is written that is already there.
 func (w *Writer) Set(pod *v1.Pod, status v1.PodStatus, urgent, finish bool) {
@@ -135,7 +126,7 @@ func (w *Writer) Observe(pod *v1.Pod) {
 		e.pod = pod
 		if e.set && e.written && pod.ResourceVersion != e.haveRV && newer(pod.ResourceVersion, e.haveRV) {
 			e.have, e.haveRV = pod.Status, pod.ResourceVersion
-			again = !Same(e.have, e.want)
+			again = !Same(e.have, merge(e.have, e.want))
 			e.written = !again
 		}
 	}
@@ -151,6 +142,35 @@ func newer(a, b string) bool {
 		return len(a) > len(b)
 	}
 	return a > b
+}
+
+// merge returns want with everything that is not the node's to say as have has it.
+func merge(have, want v1.PodStatus) v1.PodStatus {
+	out := want
+	out.NominatedNodeName, out.Resize = have.NominatedNodeName, have.Resize
+	out.ResourceClaimStatuses, out.ExtendedResourceClaimStatus = have.ResourceClaimStatuses, have.ExtendedResourceClaimStatus
+	if have.QOSClass != "" {
+		out.QOSClass = have.QOSClass
+	}
+	if have.StartTime != nil {
+		out.StartTime = have.StartTime
+	}
+	out.Conditions = nil
+	mine := func(t v1.PodConditionType) bool {
+		return slices.ContainsFunc(want.Conditions, func(c v1.PodCondition) bool { return c.Type == t }) &&
+			(slices.Contains(Owned, t) || t == v1.DisruptionTarget)
+	}
+	for _, c := range want.Conditions {
+		if mine(c.Type) {
+			out.Conditions = append(out.Conditions, c)
+		}
+	}
+	for _, c := range have.Conditions {
+		if !mine(c.Type) {
+			out.Conditions = append(out.Conditions, c)
+		}
+	}
+	return out
 }
 
 // Forget drops the pod: its object is gone.
@@ -190,7 +210,7 @@ func (w *Writer) sync(ctx context.Context, uid types.UID) error {
 
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	patch, err := diff(pod.UID, have, want)
+	patch, err := diff(pod.UID, have, merge(have, want))
 	if err != nil {
 		return fmt.Errorf("compare status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

@@ -1,0 +1,324 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/reevehq/reeve/agent/admit"
+	"github.com/reevehq/reeve/agent/container"
+	"github.com/reevehq/reeve/agent/mirror"
+	"github.com/reevehq/reeve/agent/node"
+	"github.com/reevehq/reeve/agent/podconfig"
+	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/status"
+	"github.com/reevehq/reeve/internal/logkey"
+	"github.com/reevehq/reeve/probes"
+)
+
+// pods knows every pod that this node is to run. It stands between the sources and the workers: it admits, hands on,
+// keeps the newest status, and finds orphans once all sources have told what they have.
+type pods struct {
+	ctx     context.Context
+	cfg     *Config
+	log     *slog.Logger
+	pool    *podworker.Pool
+	volumes *podVolumes
+	probes  *probes.Manager
+	writer  *status.Writer  // nil standalone
+	mirrors *mirror.Manager // nil standalone
+	node    *node.Manager
+	events  *events
+	runtime string // scheme of container IDs
+	sources map[podconfig.Source]bool
+	onSync  func()
+	look    func(ctx context.Context, uid types.UID) (podstate.Pod, error)
+
+	mu       sync.Mutex
+	known    map[types.UID]*v1.Pod
+	admitted map[types.UID]bool
+	statuses map[types.UID]v1.PodStatus
+	reports  map[types.UID]podworker.Report
+	held     []*v1.Pod // new pods that wait until the source has told of those that run already
+	waiters  map[string]waiter
+}
+
+// waiter waits for the end of a container of the pod.
+type waiter struct {
+	pod  types.UID
+	done chan struct{}
+}
+
+// SetPod implements podconfig.Receiver.
+func (p *pods) SetPod(src podconfig.Source, pod *v1.Pod) {
+	if src == podconfig.API && container.IsMirror(pod) {
+		p.setMirror(pod)
+		return
+	}
+	if src == podconfig.File {
+		if wait := p.namesake(pod); wait != nil {
+			go func() { // ends with ctx at the latest: a worker ends then
+				select {
+				case <-wait:
+					p.set(pod)
+				case <-p.ctx.Done():
+				}
+			}()
+			return
+		}
+	}
+	p.mu.Lock()
+	if src == podconfig.API && p.sources[src] && pod.Status.StartTime == nil && pod.DeletionTimestamp == nil && p.known[pod.UID] == nil {
+		// Pods that were here before come first, in whatever order the list gives them.
+		p.held = append(p.held, pod)
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Unlock()
+	p.set(pod)
+}
+
+// namesake returns a channel that closes when an earlier static pod of the same name is gone; nil: there is none.
+func (p *pods) namesake(pod *v1.Pod) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uid, other := range p.known {
+		if uid != pod.UID && other.Name == pod.Name && other.Namespace == pod.Namespace && p.pool.Has(uid) {
+			return p.pool.Done(uid)
+		}
+	}
+	for uid, r := range p.reports {
+		if uid != pod.UID && r.Pod.Name == pod.Name && r.Pod.Namespace == pod.Namespace && p.pool.Has(uid) {
+			return p.pool.Done(uid)
+		}
+	}
+	return nil
+}
+
+func (p *pods) set(pod *v1.Pod) {
+	p.mu.Lock()
+	first := p.known[pod.UID] == nil
+	p.known[pod.UID] = pod
+	was := p.admitted[pod.UID]
+	p.mu.Unlock()
+	if first {
+		p.first(pod)
+	}
+	if p.writer != nil {
+		p.writer.Observe(pod)
+	}
+	if t := pod.DeletionTimestamp; t != nil {
+		p.pool.Stop(pod, deletion(pod, t.Time))
+		return
+	}
+	if !was {
+		if r := p.admit(pod); r != nil {
+			p.events.pod(pod, "", v1.EventTypeWarning, r.Reason, r.Message)
+			p.log.Warn("Rejected pod", logkey.Pod, pod.Namespace+"/"+pod.Name, "reason", r.Reason)
+			p.pool.Stop(pod, podworker.Stop{Cause: podworker.Rejected, Since: time.Now(), Reason: r.Reason,
+				Message: "Pod was rejected: " + r.Message})
+			return
+		}
+	}
+	if pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed {
+		p.volumes.set(pod)
+	}
+	p.pool.Update(pod)
+}
+
+// first sees a pod for the first time in this process.
+func (p *pods) first(pod *v1.Pod) {
+	if b := fromStatus(pod); b != nil {
+		if err := p.probes.Restore(b); err != nil {
+			p.log.Warn("Failed to take over probe results", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.Err, err)
+		}
+	}
+	if container.IsStatic(pod) && p.mirrors != nil {
+		p.mirrors.SetStatic(pod)
+	}
+}
+
+// deletion is the stop that a deletion timestamp asks for.
+func deletion(pod *v1.Pod, at time.Time) podworker.Stop {
+	grace := 30 * time.Second
+	if g := pod.DeletionGracePeriodSeconds; g != nil {
+		grace = time.Duration(*g) * time.Second
+	} else if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
+		grace = time.Duration(*g) * time.Second
+	}
+	return podworker.Stop{Cause: podworker.Deleted, Since: at.Add(-grace), Grace: grace}
+}
+
+// admit decides once a pod. One that has run here before is never asked again: the node it fitted has only changed around
+// it.
+func (p *pods) admit(pod *v1.Pod) *admit.Rejection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.admitted[pod.UID] = true
+	if pod.Status.StartTime != nil || pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
+		return nil
+	}
+	var active []*v1.Pod
+	for uid, other := range p.known {
+		if uid == pod.UID || !p.admitted[uid] || other.Status.Phase == v1.PodSucceeded || other.Status.Phase == v1.PodFailed {
+			continue
+		}
+		if r, ok := p.reports[uid]; ok && (r.Stage >= podworker.Stopped || r.Stop != nil && r.Stop.Cause == podworker.Rejected) {
+			continue
+		}
+		active = append(active, other)
+	}
+	n := admit.Node{Allocatable: p.node.Allocatable(), AllowedUnsafeSysctls: p.cfg.AllowedUnsafeSysctls, AppArmor: hasAppArmor()}
+	if p.writer != nil {
+		n.Object = p.node.Node()
+	}
+	r := admit.Pod(n, active, pod)
+	if r != nil {
+		delete(p.admitted, pod.UID)
+	}
+	return r
+}
+
+// DropPod implements podconfig.Receiver.
+func (p *pods) DropPod(src podconfig.Source, pod *v1.Pod) {
+	if src == podconfig.API && container.IsMirror(pod) {
+		p.mirrors.DropMirror(pod)
+		p.writer.Forget(pod.UID)
+		return
+	}
+	p.mu.Lock()
+	delete(p.known, pod.UID)
+	delete(p.admitted, pod.UID)
+	delete(p.statuses, pod.UID)
+	for i, h := range p.held {
+		if h.UID == pod.UID {
+			p.held = append(p.held[:i], p.held[i+1:]...)
+			break
+		}
+	}
+	p.mu.Unlock()
+	if src == podconfig.File && p.mirrors != nil {
+		p.mirrors.DropStatic(pod)
+	}
+	if p.writer != nil {
+		p.writer.Forget(pod.UID)
+	}
+	if !p.pool.Has(pod.UID) {
+		p.gone(pod.UID)
+		return
+	}
+	stop := deletion(pod, time.Time{})
+	stop.Since = time.Now()
+	p.pool.Remove(pod, stop)
+	go func() { // ends with the worker
+		<-p.pool.Done(pod.UID)
+		p.gone(pod.UID)
+	}()
+}
+
+// gone forgets a pod of which nothing is left.
+func (p *pods) gone(uid types.UID) {
+	p.mu.Lock()
+	if p.known[uid] == nil {
+		delete(p.reports, uid)
+		delete(p.statuses, uid)
+	}
+	p.mu.Unlock()
+	p.volumes.forget(uid)
+	p.probes.RemovePod(uid)
+}
+
+// Synced implements podconfig.Receiver.
+func (p *pods) Synced(src podconfig.Source) {
+	p.mu.Lock()
+	delete(p.sources, src)
+	held := p.held
+	if src == podconfig.API {
+		p.held = nil
+	}
+	done := len(p.sources) == 0
+	p.mu.Unlock()
+	p.log.Info("Learnt all pods of source", "source", string(src))
+	if src == podconfig.API {
+		for _, pod := range held {
+			p.set(pod)
+		}
+	}
+	if done && p.onSync != nil {
+		p.onSync()
+	}
+}
+
+// allSynced tells whether every source has told what it has.
+func (p *pods) allSynced() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sources) == 0
+}
+
+// wake is called with each pod that the runtime reports a change of.
+func (p *pods) wake(uid types.UID) {
+	if !p.pool.Wake(uid) && p.allSynced() {
+		p.mu.Lock()
+		known := p.known[uid] != nil
+		p.mu.Unlock()
+		if !known {
+			p.orphan(uid)
+		}
+	}
+}
+
+// orphan ends a pod that runs and that no source knows.
+func (p *pods) orphan(uid types.UID) {
+	pod := &v1.Pod{}
+	pod.UID = uid
+	state, err := p.look(p.ctx, uid)
+	if err != nil {
+		return // the next relist finds it again
+	}
+	if len(state.Sandboxes)+len(state.Containers) == 0 {
+		return
+	}
+	grace := time.Duration(0)
+	for i := range state.Containers {
+		grace = max(grace, state.Containers[i].TerminationGracePeriod)
+	}
+	pod.Name, pod.Namespace = state.Name, state.Namespace
+	p.log.Info("Found orphaned pod", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.PodUID, string(uid))
+	p.pool.Remove(pod, podworker.Stop{Cause: podworker.Orphaned, Since: time.Now(), Grace: grace})
+	go func() { // ends with the worker
+		<-p.pool.Done(uid)
+		p.gone(uid)
+	}()
+}
+
+// all lists the pods that are known.
+func (p *pods) all() []*v1.Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]*v1.Pod, 0, len(p.known))
+	for _, pod := range p.known {
+		out = append(out, pod)
+	}
+	return out
+}
+
+func (p *pods) setMirror(pod *v1.Pod) {
+	p.mirrors.SetMirror(pod)
+	p.writer.Observe(pod)
+	static := p.mirrors.Static(pod)
+	if static == nil || p.mirrors.Mirror(static) == nil {
+		return
+	}
+	p.mu.Lock()
+	st, ok := p.statuses[static.UID]
+	p.mu.Unlock()
+	if ok {
+		p.writer.Set(pod, st, true, false)
+	}
+}

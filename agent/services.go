@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// services are all Services of the cluster, cut down to what environment variables are made of.
+type services struct {
+	index cache.Indexer
+	run   func(ctx context.Context)
+}
+
+func newServices(client kubernetes.Interface) *services {
+	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return client.CoreV1().Services("").List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.CoreV1().Services("").Watch(ctx, o)
+		},
+	}, client)
+	store, inf := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: lw, ObjectType: &v1.Service{}, Transform: trimService, Handler: cache.ResourceEventHandlerFuncs{},
+		Indexers: cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
+	})
+	return &services{index: store.(cache.Indexer), run: inf.RunWithContext}
+}
+
+func trimService(obj any) (any, error) {
+	s, ok := obj.(*v1.Service)
+	if !ok {
+		return obj, nil
+	}
+	out := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion}}
+	out.Spec.ClusterIP, out.Spec.ClusterIPs, out.Spec.Type = s.Spec.ClusterIP, s.Spec.ClusterIPs, s.Spec.Type
+	for _, p := range s.Spec.Ports {
+		out.Spec.Ports = append(out.Spec.Ports, v1.ServicePort{Name: p.Name, Protocol: p.Protocol, Port: p.Port})
+	}
+	return out, nil
+}
+
+// of returns the Services whose variables a pod of the namespace may see.
+func (s *services) of(namespace string) []*v1.Service {
+	var out []*v1.Service
+	for _, ns := range []string{namespace, metav1.NamespaceDefault} {
+		objs, err := s.index.ByIndex(cache.NamespaceIndex, ns)
+		if err != nil {
+			continue
+		}
+		for _, o := range objs {
+			if svc := o.(*v1.Service); ns == namespace || svc.Name == "kubernetes" {
+				out = append(out, svc)
+			}
+		}
+		if namespace == metav1.NamespaceDefault {
+			break
+		}
+	}
+	return out
+}
