@@ -120,6 +120,26 @@ func TestDefaults(t *testing.T) {
 			`{apiVersion: v1, kind: Node, metadata: {name: a}, status: {capacity: {cpu: 2}}}`,
 			`{status: {capacity: {cpu: "2"}, allocatable: {cpu: "2"}}}`,
 		},
+		{
+			"secret from text",
+			`{apiVersion: v1, kind: Secret, metadata: {name: a}, data: {a: YQ==, b: YQ==}, stringData: {b: b}}`,
+			`{type: Opaque, data: {a: YQ==, b: Yg==}}`,
+		},
+		{
+			"old name of the service account",
+			`{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {serviceAccount: a, containers: []}, status: {podIP: 10.0.0.1}}`,
+			`{spec: {serviceAccount: a, serviceAccountName: a}, status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}]}}`,
+		},
+		{
+			"new name of the service account",
+			`{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {serviceAccountName: b, serviceAccount: a, containers: []}, status: {podIPs: [{ip: "fd00::1"}]}}`,
+			`{spec: {serviceAccount: b, serviceAccountName: b}, status: {podIP: "fd00::1", podIPs: [{ip: "fd00::1"}]}}`,
+		},
+		{
+			"node range",
+			`{apiVersion: v1, kind: Node, metadata: {name: a}, spec: {podCIDR: 10.244.0.0/24}}`,
+			`{spec: {podCIDR: 10.244.0.0/24, podCIDRs: [10.244.0.0/24]}}`,
+		},
 		{"secret", `{apiVersion: v1, kind: Secret, metadata: {name: a}}`, `{type: Opaque}`},
 		{
 			"endpoints",

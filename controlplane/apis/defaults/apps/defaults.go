@@ -61,4 +61,9 @@ func SetDefaults_StatefulSet(ss *appsv1.StatefulSet) {
 	fill.Zero(&p.WhenDeleted, appsv1.RetainPersistentVolumeClaimRetentionPolicyType)
 	fill.Zero(&p.WhenScaled, appsv1.RetainPersistentVolumeClaimRetentionPolicyType)
 	fill.Nil(&ss.Spec.RevisionHistoryLimit, revisionHistoryLimit)
+	for i := range ss.Spec.VolumeClaimTemplates {
+		// Clients that take a template for an object of its own read its kind.
+		fill.Zero(&ss.Spec.VolumeClaimTemplates[i].APIVersion, "v1")
+		fill.Zero(&ss.Spec.VolumeClaimTemplates[i].Kind, "PersistentVolumeClaim")
+	}
 }

@@ -32,6 +32,17 @@ func SetDefaults_NodeStatus(s *corev1.NodeStatus) {
 	}
 }
 
+// SetDefaults_NodeSpec keeps the single pod range and the first of the list the same. Where they differ the single one
+// counts: it comes from a client that does not know the list.
+func SetDefaults_NodeSpec(s *corev1.NodeSpec) {
+	switch {
+	case s.PodCIDR == "" && len(s.PodCIDRs) > 0:
+		s.PodCIDR = s.PodCIDRs[0]
+	case s.PodCIDR != "" && (len(s.PodCIDRs) == 0 || s.PodCIDRs[0] != s.PodCIDR):
+		s.PodCIDRs = []string{s.PodCIDR}
+	}
+}
+
 // SetDefaults_ConfigMap gives data a map, as clients of the stored object expect.
 func SetDefaults_ConfigMap(c *corev1.ConfigMap) {
 	if c.Data == nil {
@@ -39,8 +50,15 @@ func SetDefaults_ConfigMap(c *corev1.ConfigMap) {
 	}
 }
 
-// SetDefaults_Secret fills the type.
+// SetDefaults_Secret fills the type, and moves stringData, which is for writing only, over data.
 func SetDefaults_Secret(s *corev1.Secret) {
+	if len(s.StringData) > 0 && s.Data == nil {
+		s.Data = make(map[string][]byte, len(s.StringData))
+	}
+	for key, value := range s.StringData {
+		s.Data[key] = []byte(value)
+	}
+	s.StringData = nil
 	fill.Zero(&s.Type, corev1.SecretTypeOpaque)
 }
 

@@ -18,6 +18,20 @@ func SetDefaults_PodSpec(s *corev1.PodSpec) {
 	fill.Zero(&s.SchedulerName, corev1.DefaultSchedulerName)
 	fill.Nil(&s.SecurityContext, corev1.PodSecurityContext{})
 	fill.Nil(&s.TerminationGracePeriodSeconds, int64(corev1.DefaultTerminationGracePeriodSeconds))
+	// The old name of the field is an alias: read where the new one is empty, and always written.
+	fill.Zero(&s.ServiceAccountName, s.DeprecatedServiceAccount)
+	s.DeprecatedServiceAccount = s.ServiceAccountName
+}
+
+// SetDefaults_PodStatus keeps the single address and the first of the list the same. Where they differ the single one
+// counts: it comes from a client that does not know the list.
+func SetDefaults_PodStatus(s *corev1.PodStatus) {
+	switch {
+	case s.PodIP == "" && len(s.PodIPs) > 0:
+		s.PodIP = s.PodIPs[0].IP
+	case s.PodIP != "" && (len(s.PodIPs) == 0 || s.PodIPs[0].IP != s.PodIP):
+		s.PodIPs = []corev1.PodIP{{IP: s.PodIP}}
+	}
 }
 
 // SetDefaults_Pod fills what only pods get: requests from limits, service links and the host ports of pods on the
