@@ -272,6 +272,17 @@ func (m *Manager) Restore(data []byte) error {
 	return nil
 }
 
+// Seed takes one result that the caller knows from elsewhere (a pod's status in the API), where there is none yet. Like
+// Restore it comes before the container's first SetPod.
+func (m *Manager) Seed(containerID string, t Type, r Result) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := resultKey{containerID, t}
+	if _, ok := m.results[k]; !ok {
+		m.results[k] = state{Result: r, Last: r, Run: 1, Probed: true}
+	}
+}
+
 // Retain forgets every result whose container is neither kept nor told of by SetPod.
 func (m *Manager) Retain(keep func(containerID string) bool) {
 	m.mu.Lock()
