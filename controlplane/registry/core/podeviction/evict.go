@@ -195,10 +195,10 @@ func (e *Eviction) remove(ctx context.Context, pod *corev1.Pod, del *metav1.Dele
 
 // mark writes the DisruptionTarget condition, so that a Job can tell an eviction from a failure.
 func (e *Eviction) mark(ctx context.Context, pod *corev1.Pod, del *metav1.DeleteOptions, pinned bool) (*corev1.Pod, error) {
-	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, obj, _ runtime.Object) (runtime.Object, error) {
-		now, ok := obj.(*corev1.Pod)
+	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, stored runtime.Object) (runtime.Object, error) {
+		now, ok := stored.(*corev1.Pod)
 		if !ok {
-			return nil, fmt.Errorf("update pod %q: got a %T", pod.Name, obj)
+			return nil, fmt.Errorf("update pod %q: got a %T", pod.Name, stored)
 		}
 		if now.UID != pod.UID || (pinned && now.ResourceVersion != pod.ResourceVersion) {
 			return nil, apierrors.NewConflict(corev1.Resource("pods"), pod.Name, fmt.Errorf("the pod changed while it was being evicted"))
