@@ -54,8 +54,8 @@ func (m *Manager) setUpClaim(ctx context.Context, pod *corev1.Pod, v *corev1.Vol
 			return Mounted{}, fmt.Errorf("local volume %q: %q is not a directory", pv.Name, pv.Spec.Local.Path)
 		}
 		out.HostPath = pv.Spec.Local.Path
-		if g := fsGroup(pod); g != nil && !out.ReadOnly && !belongsTo(out.HostPath, *g) {
-			if err := giveToGroup(out.HostPath, *g); err != nil {
+		if g := fsGroup(pod); g != nil && !out.ReadOnly {
+			if err := giveTree(out.HostPath, *g, pod.Spec.SecurityContext.FSGroupChangePolicy); err != nil {
 				return Mounted{}, err
 			}
 		}

@@ -1,7 +1,9 @@
 package volumes
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -77,4 +79,60 @@ func belongsTo(dir string, gid int64) bool {
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	return ok && int64(st.Gid) == gid
+}
+
+// giveTree makes all of a volume the group's, as fsGroup asks for volumes that hold data already. With policy
+// OnRootMismatch nothing is walked when the volume's own folder is right. It stays inside the volume whatever links there
+// are, and goes on after what vanished meanwhile.
+func giveTree(dir string, gid int64, policy *corev1.PodFSGroupChangePolicy) error {
+	if policy != nil && *policy == corev1.FSGroupChangeOnRootMismatch && belongsTo(dir, gid) {
+		fi, err := os.Lstat(dir)
+		if err == nil && fi.Mode()&os.ModeSetgid != 0 && fi.Mode().Perm()&0o070 == 0o070 {
+			return nil
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("give %q to fsGroup %d: %w", dir, gid, err)
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if name == "." {
+			return nil // last, so that a change that was cut short does not look done
+		}
+		return giveOne(root, name, d.Type(), gid)
+	})
+	if err == nil {
+		err = giveOne(root, ".", fs.ModeDir, gid)
+	}
+	if err != nil {
+		return fmt.Errorf("give %q to fsGroup %d: %w", dir, gid, err)
+	}
+	return nil
+}
+
+func giveOne(root *os.Root, name string, typ fs.FileMode, gid int64) error {
+	err := root.Lchown(name, -1, int(gid))
+	if err == nil && typ&fs.ModeSymlink == 0 {
+		var fi fs.FileInfo
+		if fi, err = root.Lstat(name); err == nil {
+			mode := fi.Mode() & (os.ModePerm | os.ModeSticky | os.ModeSetuid | os.ModeSetgid)
+			if fi.IsDir() {
+				mode |= 0o770 | os.ModeSetgid
+			} else {
+				mode |= 0o660
+			}
+			err = root.Chmod(name, mode)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
