@@ -171,16 +171,10 @@ const (
 	KubeletClientUser  = "kube-apiserver-kubelet-client"
 )
 
-// addReeve: what makes reeve's own processes work without anybody being an administrator.
+// addReeve: what makes reeve's own processes work without anybody being an administrator. What lets nodes join comes
+// with the node token, from package bootstrap.
 func (p *Policy) addReeve() {
 	p.bind("reeve:kubelet-api-admin", "system:kubelet-api-admin", asGroup(KubeletClientGroup), asUser(KubeletClientUser))
-
-	// A new node proves itself by bootstrap token, asks for its certificate, and later renews it by itself.
-	p.bind("reeve:node-bootstrapper", "system:node-bootstrapper", asGroup("system:bootstrappers"))
-	p.bind("reeve:node-client-certificate", "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
-		asGroup("system:bootstrappers"))
-	p.bind("reeve:node-client-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
-		asGroup(user.NodesGroup))
 
 	// The proxy, the DNS server and the routed network live in the agent's process and use its credential.
 	p.bind("reeve:node-proxier", "system:node-proxier", asGroup(user.NodesGroup))
@@ -194,8 +188,4 @@ func (p *Policy) addReeve() {
 		on("list,watch", "", "endpoints,services,pods,namespaces"),
 		on("list,watch", "discovery.k8s.io", "endpointslices"))
 	p.bind("system:coredns", "system:coredns", asAccount(metav1.NamespaceSystem, "coredns"))
-
-	// Whoever joins reads the cluster's CA and address before it has any identity; it trusts them by the token's hash.
-	p.roleIn(metav1.NamespacePublic, "reeve:cluster-info", onNamed("get", "", "configmaps", "cluster-info"))
-	p.bindIn(metav1.NamespacePublic, "reeve:cluster-info", "reeve:cluster-info", asUser(user.Anonymous))
 }
