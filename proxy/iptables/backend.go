@@ -8,9 +8,17 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
+
+// kernel is what the backend needs of a family's iptables: an *xtables.Handle.
+type kernel interface {
+	Restore(ctx context.Context, input []byte) error
+	Save(ctx context.Context, table string) ([]byte, error)
+	ChainExists(table, chain string) (bool, error)
+	List(table, chain string) ([]string, error)
+	Exists(table, chain string, rule ...string) (bool, error)
+}
 
 // tables that the backend writes, in order.
 var tables = []string{"mangle", "nat", "filter"}
@@ -25,7 +33,7 @@ type Stats struct{ Rules map[string]int }
 // Backend keeps one family's rules. Not safe for concurrent use; one loop owns it.
 type Backend struct {
 	cfg Config
-	xt  *xtables.Handle
+	xt  kernel
 
 	// What the kernel holds as far as this process knows. Rules themselves are not kept: a hash tells whether a chain
 	// differs.
@@ -44,7 +52,7 @@ type serviceState struct {
 var seed = maphash.MakeSeed()
 
 // New makes a backend that knows nothing of the kernel yet: its first Apply must be a full one.
-func New(cfg Config, xt *xtables.Handle) *Backend {
+func New(cfg Config, xt kernel) *Backend {
 	b := &Backend{cfg: cfg, xt: xt}
 	b.reset()
 	return b
