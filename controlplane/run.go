@@ -41,12 +41,11 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("create folder %q: %w", serverDir, err)
 	}
 	// The port first: a second server on one host should say so, and not touch the first one's data.
-	listener, err := net.Listen("tcp", net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.Port)))
+	listener, err := c.listen()
 	if err != nil {
-		return &ConfigError{fmt.Errorf("listen for the API: %w (choose another --https-listen-port or stop what uses it)", err)}
+		return &ConfigError{err}
 	}
 	defer listener.Close()
-	c.Port = listener.Addr().(*net.TCPAddr).Port
 
 	keys, err := c.ensureKeys(serverDir)
 	if err != nil {
@@ -73,6 +72,17 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	return c.serve(ctx, api, keys, serverDir, storeFailed)
+}
+
+func (c *Config) listen() (net.Listener, error) {
+	if c.Listener != nil {
+		return c.Listener, nil
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(c.BindAddress.String(), strconv.Itoa(c.Port)))
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API: %w: choose another --https-listen-port or stop what uses it", err)
+	}
+	return listener, nil
 }
 
 // serve runs the API server and, when it is ready, everything that works through it. The parts end before the server

@@ -62,3 +62,11 @@ func readInstance(dir datadir.Dir) (i instance, ok bool, err error) {
 	}
 	return i, true, nil
 }
+
+// podFolders are the folders below which pods' volumes are mounted; none for the runtime alone.
+func (i instance) podFolders() []string {
+	if i.RootDir == "" {
+		return nil
+	}
+	return []string{filepath.Join(i.RootDir, "pods")}
+}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -68,24 +67,15 @@ type nodeOptions struct {
 func (o *nodeOptions) addFlags(f *pflag.FlagSet, network string) {
 	f.StringVar(&o.NodeName, "node-name", "", "name of the Node object (default: the host's name, in lower case)")
 	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "address of this node, at most one a family (default: that of the interface with the default route)")
+	o.addRuntimeFlags(f, network)
+	f.StringVar(&o.CRISocket, "cri-socket", "", "where the native runtime is served as CRI v1 (default: <data-dir>/agent/cri.sock)")
+	f.StringVar(&o.RuntimeEndpoint, "container-runtime-endpoint", "", "use this CRI socket (unix://…) in place of the native runtime")
 	f.StringVar(&o.RootDir, "root-dir", "/var/lib/kubelet", "folder of pods' files; another one for a second instance on the host")
 	f.StringVar(&o.PodLogsDir, "pod-logs-dir", "/var/log/pods", "folder of containers' logs; another one for a second instance on the host")
 	f.StringVar(&o.StaticPods, "static-pods", "", "folder of static pods' manifests, watched (default: <data-dir>/agent/static-pods)")
-	f.StringVar(&o.CgroupRoot, "cgroup-root", "/", "cgroup under which the pods' cgroups are made")
-	f.StringVar(&o.CgroupDriver, "cgroup-driver", "", "cgroupfs or systemd (default: systemd where it runs and cgroup v2 is mounted, else cgroupfs)")
 	f.IntVar(&o.MaxPods, "max-pods", 110, "most pods on this node")
 	f.StringToStringVar(&o.NodeLabels, "node-labels", nil, "labels to register the node with, key=value,…")
 	f.StringSliceVar(&o.NodeTaints, "register-with-taints", nil, "taints to register the node with, key[=value]:effect,…")
-
-	f.StringVar(&o.ContainerdAddress, "containerd-address", "", "socket of containerd (default: the host's running one, else a private one is started)")
-	f.StringVar(&o.RuntimeEndpoint, "container-runtime-endpoint", "", "use this CRI socket (unix://…) in place of the native runtime")
-	f.StringVar(&o.RuntimeHandler, "default-runtime", "runc", "OCI runtime of pods that name no RuntimeClass: runc, crun, or a shim's name")
-	f.StringVar(&o.CRISocket, "cri-socket", "", "where the native runtime is served as CRI v1 (default: <data-dir>/agent/cri.sock)")
-	f.StringVar(&o.RegistryHosts, "registry-hosts-dir", "/etc/containerd/certs.d", "folder of containerd's registry hosts files")
-
-	f.StringVar(&o.Network, "network", network, "builtin (routed, set up by reeve) or cni (conflists of --cni-conf-dir)")
-	f.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configuration, watched; for --network=cni")
-	f.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "folders of CNI plugins, the first hit wins")
 
 	f.StringVar(&o.ProxyMode, "proxy-mode", "iptables", "how Services are programmed: iptables, or none to leave them to another proxy")
 	f.StringVar(&o.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "range of all pods' addresses, one a family, comma-separated")
@@ -103,27 +93,24 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet, network string) {
 	f.StringVar(&o.ProxyMetrics, "proxy-metrics-bind-address", "127.0.0.1:10249", "address of the proxy's metrics and mode; empty turns it off")
 }
 
-// complete fills what depends on the host and on other flags, and reports every value that cannot work.
-func (o *nodeOptions) complete(agentDir string) error {
+// addRuntimeFlags declares the flags of the runtime and the pod network alone, which `reeve cri` has too.
+func (o *nodeOptions) addRuntimeFlags(f *pflag.FlagSet, network string) {
+	f.StringVar(&o.CgroupRoot, "cgroup-root", "/", "cgroup under which the pods' cgroups are made")
+	f.StringVar(&o.CgroupDriver, "cgroup-driver", "", "cgroupfs or systemd (default: systemd where it runs and cgroup v2 is mounted, else cgroupfs)")
+	f.StringVar(&o.ContainerdAddress, "containerd-address", "", "socket of containerd (default: the host's running one, else a private one is started)")
+	f.StringVar(&o.RuntimeHandler, "default-runtime", "runc", "OCI runtime of pods that name no RuntimeClass: runc, crun, or a shim's name")
+	f.StringVar(&o.RegistryHosts, "registry-hosts-dir", "/etc/containerd/certs.d", "folder of containerd's registry hosts files")
+	f.StringVar(&o.Network, "network", network, "builtin (routed, set up by reeve) or cni (conflists of --cni-conf-dir)")
+	f.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configuration, watched; for --network=cni")
+	f.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "folders of CNI plugins, the first hit wins")
+}
+
+// completeRuntime is complete for the flags of addRuntimeFlags.
+func (o *nodeOptions) completeRuntime(agentDir string) error {
 	var all error
 	bad := func(format string, args ...any) { all = errors.Join(all, fmt.Errorf(format, args...)) }
-	if o.NodeName == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("ask for the host's name: %w; give --node-name", err)
-		}
-		o.NodeName = strings.ToLower(host)
-	}
-	if errs := validation.IsDNS1123Subdomain(o.NodeName); len(errs) > 0 {
-		bad("--node-name %q: %s", o.NodeName, errs[0])
-	}
-	for flag, path := range map[string]string{"--root-dir": o.RootDir, "--pod-logs-dir": o.PodLogsDir, "--cgroup-root": o.CgroupRoot} {
-		if !filepath.IsAbs(path) {
-			bad("%s %q is not absolute; give a path that starts with /", flag, path)
-		}
-	}
-	if o.StaticPods == "" {
-		o.StaticPods = filepath.Join(agentDir, "static-pods")
+	if !filepath.IsAbs(o.CgroupRoot) {
+		bad("--cgroup-root %q is not absolute; give a path that starts with /", o.CgroupRoot)
 	}
 	if o.CRISocket == "" {
 		o.CRISocket = filepath.Join(agentDir, "cri.sock")
@@ -138,6 +125,32 @@ func (o *nodeOptions) complete(agentDir string) error {
 	if !slices.Contains([]string{networkBuiltin, networkCNI}, o.Network) {
 		bad("--network %q is unknown; use builtin or cni", o.Network)
 	}
+	return all
+}
+
+// complete fills what depends on the host and on other flags, and reports every value that cannot work.
+func (o *nodeOptions) complete(agentDir string) error {
+	var all error
+	bad := func(format string, args ...any) { all = errors.Join(all, fmt.Errorf(format, args...)) }
+	if o.NodeName == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("ask for the host's name: %w; give --node-name", err)
+		}
+		o.NodeName = strings.ToLower(host)
+	}
+	if errs := validation.IsDNS1123Subdomain(o.NodeName); len(errs) > 0 {
+		bad("--node-name %q: %s", o.NodeName, errs[0])
+	}
+	for flag, path := range map[string]string{"--root-dir": o.RootDir, "--pod-logs-dir": o.PodLogsDir} {
+		if !filepath.IsAbs(path) {
+			bad("%s %q is not absolute; give a path that starts with /", flag, path)
+		}
+	}
+	if o.StaticPods == "" {
+		o.StaticPods = filepath.Join(agentDir, "static-pods")
+	}
+	all = errors.Join(all, o.completeRuntime(agentDir))
 	if !slices.Contains([]string{"iptables", "none"}, o.ProxyMode) {
 		bad("--proxy-mode %q is unknown; use iptables or none", o.ProxyMode)
 	}
@@ -274,6 +287,3 @@ func parseTaints(list []string) ([]v1.Taint, error) {
 	}
 	return out, all
 }
-
-// platform is what `nodeInfo` and messages call this machine.
-func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

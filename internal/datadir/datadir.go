@@ -48,6 +48,40 @@ func Open(path string) (Dir, error) {
 	return Dir{root: path}, nil
 }
 
+// OpenExisting is Open for removing: it makes nothing and asks for no space.
+func OpenExisting(path string) (Dir, error) {
+	if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
+		return Dir{}, fmt.Errorf("--data-dir %q is not an absolute path of a folder; give one", path)
+	}
+	path = filepath.Clean(path)
+	st, err := os.Stat(path)
+	if err != nil {
+		return Dir{}, fmt.Errorf("open --data-dir: %w", err)
+	}
+	if !st.IsDir() {
+		return Dir{}, fmt.Errorf("--data-dir %q is no folder", path)
+	}
+	return Dir{root: path}, nil
+}
+
+// owned are the entries of the folder that reeve makes.
+var owned = []string{"version", "admin.kubeconfig", "server", "backups", "agent", "cri", "containerd", "logpump", "bin", "server.pid", "agent.pid", "controlplane.pid"}
+
+// Remove removes everything in the folder that reeve makes, and the folder itself when nothing else lies in it.
+func (d Dir) Remove() error {
+	var all error
+	for _, name := range owned {
+		all = errors.Join(all, os.RemoveAll(filepath.Join(d.root, name)))
+	}
+	if all != nil {
+		return fmt.Errorf("remove the data: %w", all)
+	}
+	if err := os.Remove(d.root); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+		return fmt.Errorf("remove the data: %w", err)
+	}
+	return nil
+}
+
 // minFreeBytes is what a start needs: etcd preallocates a 64 MB log segment, twice at a rollover, and the programs that
 // are unpacked take about as much again.
 const minFreeBytes = 256 << 20

@@ -30,6 +30,10 @@ finish() {
     tail -n 40 "$data/server.log" >&2
   fi
   "$reeve" cleanup --data-dir "$data" --yes || status=1
+  if [ "$status" -eq 0 ] || [ "$status" -ge 128 ]; then
+    rm -f "$data/server.log"
+    rmdir "$data" 2>/dev/null || true
+  fi
   exit "$status"
 }
 
