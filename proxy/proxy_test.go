@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -390,4 +392,57 @@ func TestWrongConfigurationNamesEveryField(t *testing.T) {
 			t.Errorf("%v does not name %s", err, field)
 		}
 	}
+}
+
+func TestServicesWorkWhereTheHostDropsWhatItForwards(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 2, flavor)
+		testns.Sh(t, "iptables-%s -P FORWARD DROP; iptables-%[1]s -A FORWARD -s 10.244.3.0/24 -d 10.244.3.0/24 -j ACCEPT", flavor)
+		t.Cleanup(func() {
+			testns.Sh(t, "iptables-%s -P FORWARD ACCEPT; iptables-%[1]s -D FORWARD -s 10.244.3.0/24 -d 10.244.3.0/24 -j ACCEPT", flavor)
+		})
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		w.outside.MustSay(t, "tcp", "192.0.2.1:30080", "p0 10.244.3.1")
+		w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
+	})
+}
+
+func TestIPv6Service(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 2, flavor)
+		for i := range w.pods {
+			testns.Sh(t, `echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; echo 0 > /proc/sys/net/ipv6/conf/vp%[1]d/accept_dad; ip link set vp%[1]d down; ip link set vp%[1]d up
+				ip route replace 10.244.3.%[2]d/32 dev vp%[1]d
+				ip addr add fd00::1/128 dev vp%[1]d nodad && ip route add fd00::%[2]d/128 dev vp%[1]d && ip -n p%[1]d addr add fd00::%[2]d/128 dev eth0 nodad &&
+				ip -n p%[1]d route add default via fd00::1 dev eth0 onlink`, i, 10+i)
+		}
+		w.service("web", "fd96::50", nil)
+		sl := &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-6", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+			AddressType: discoveryv1.AddressTypeIPv6,
+			Ports: []discoveryv1.EndpointPort{
+				{Name: ptr.To("http"), Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(int32(8080))},
+				{Name: ptr.To("dns"), Protocol: ptr.To(corev1.ProtocolUDP), Port: ptr.To(int32(8080))},
+			},
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"fd00::10"}}},
+		}
+		if _, err := w.api.DiscoveryV1().EndpointSlices("default").Create(t.Context(), sl, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.run(func(c *Config) {
+			c.NodeIPs = append(c.NodeIPs, netip.MustParseAddr("fd00:ffff::1"))
+			c.ClusterCIDRs = append(c.ClusterCIDRs, netip.MustParsePrefix("fd00::/64"))
+		})
+		testns.Eventually(t, "the IPv6 rules", func() bool {
+			return strings.Contains(testns.Sh(t, "ip6tables-%s-save -t nat", flavor), "default/web:dns cluster IP")
+		})
+		for _, network := range []string{"tcp", "udp"} {
+			target := map[string]string{"tcp": "[fd96::50]:80", "udp": "[fd96::50]:53"}[network]
+			w.pods[1].MustSay(t, network, target, "p0 fd00::11")
+			w.pods[0].MustSay(t, network, target, "p0 fd00::1") // hairpin
+		}
+	})
 }
