@@ -64,7 +64,8 @@ func Run(ctx context.Context, cfg Config) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&corev1.EventSinkImpl{Interface: cfg.Client.CoreV1().Events("")})
 	env := loop.Env{
-		Client: cfg.Client, Dynamic: cfg.Dynamic, Metadata: cfg.Metadata, Informers: cfg.Informers, Log: cfg.Log,
+		StartInformers: func() { cfg.Informers.Start(ctx.Done()) },
+		Client:         cfg.Client, Dynamic: cfg.Dynamic, Metadata: cfg.Metadata, Informers: cfg.Informers, Log: cfg.Log,
 		Recorder: func(component string) record.EventRecorder {
 			return broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: component})
 		},
@@ -114,6 +115,6 @@ func once(ctx context.Context, cfg *Config, env loop.Env, s spec) (done bool, er
 	if c == nil {
 		return true, nil
 	}
-	env.Informers.Start(ctx.Done())
+	env.StartInformers()
 	return false, c.Run(ctx)
 }

@@ -21,7 +21,9 @@ type Env struct {
 	Dynamic   dynamic.Interface
 	Metadata  metadata.Interface
 	Informers informers.SharedInformerFactory
-	Log       *slog.Logger
+	// StartInformers starts what was asked of Informers since; they live as long as the manager, not the controller.
+	StartInformers func()
+	Log            *slog.Logger
 	// Recorder records events on behalf of the named controller.
 	Recorder func(component string) record.EventRecorder
 }
