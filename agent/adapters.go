@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -84,19 +83,9 @@ func (p *podProbes) Verdict(c *v1.Container, id string) podworker.Verdict {
 
 func (p *podProbes) Remove(uid types.UID) { p.m.RemovePod(uid) }
 
-// fromStatus turns what the API says of a pod's containers into the prober's checkpoint, so that a container which was
-// ready stays so until its probe says otherwise: an agent's restart is no reason to take traffic away. What the prober
-// has checkpointed itself wins.
-func fromStatus(pod *v1.Pod) []byte {
-	type result struct {
-		ContainerID string        `json:"containerID"`
-		Type        probes.Type   `json:"type"`
-		Result      probes.Result `json:"result"`
-		Last        probes.Result `json:"last"`
-		Run         int           `json:"run"`
-		Probed      bool          `json:"probed"`
-	}
-	var list []result
+// seedProbes hands what the API says of a pod's containers to the prober, so that a container which was ready stays so
+// until its probe says otherwise: an agent's restart is no reason to take traffic away. What the prober knows itself wins.
+func seedProbes(m *probes.Manager, pod *v1.Pod) {
 	for _, ss := range [][]v1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for i := range ss {
 			s := &ss[i]
@@ -105,28 +94,14 @@ func fromStatus(pod *v1.Pod) []byte {
 			if id == "" || c == nil || s.State.Running == nil {
 				continue
 			}
-			ok := func(t probes.Type) {
-				list = append(list, result{id, t, probes.Success, probes.Success, 1, true})
-			}
 			if c.StartupProbe != nil && s.Started != nil && *s.Started {
-				ok(probes.Startup)
+				m.Seed(id, probes.Startup, probes.Success)
 			}
 			if c.ReadinessProbe != nil && s.Ready {
-				ok(probes.Readiness)
+				m.Seed(id, probes.Readiness, probes.Success)
 			}
 		}
 	}
-	if len(list) == 0 {
-		return nil
-	}
-	b, err := json.Marshal(struct {
-		Version int      `json:"version"`
-		Results []result `json:"results"`
-	}{1, list})
-	if err != nil {
-		return nil
-	}
-	return b
 }
 
 // bareID strips the scheme off a container ID as it stands in a status.

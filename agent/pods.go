@@ -133,11 +133,7 @@ func (p *pods) set(pod *v1.Pod) {
 
 // first sees a pod for the first time in this process.
 func (p *pods) first(pod *v1.Pod) {
-	if b := fromStatus(pod); b != nil {
-		if err := p.probes.Restore(b); err != nil {
-			p.log.Warn("Failed to take over probe results", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.Err, err)
-		}
-	}
+	seedProbes(p.probes, pod)
 	if container.IsStatic(pod) && p.mirrors != nil {
 		p.mirrors.SetStatic(pod)
 	}

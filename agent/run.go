@@ -208,7 +208,13 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 		ProviderID: cfg.ProviderID, Labels: cfg.NodeLabels, Taints: cfg.RegisterWithTaints, NoRegister: cfg.NoRegisterNode,
 		KubeletPort: max(cfg.Port, 0), Machine: machine, Capacity: capacity, Allocatable: allocatable, LeaseDuration: cfg.NodeLeaseDuration,
 		Check: cfg.NodeStatusUpdateFrequency, Report: cfg.NodeStatusReportFrequency, Healthy: a.pleg.Healthy, Pressure: a.pressure,
-		OnPodCIDRs: cfg.OnPodCIDRs, OnNetwork: a.pool.SetNetworkReady, OnReady: cfg.OnReady, NetworkChanged: cfg.NetworkChanged, Logger: log,
+		OnPodCIDRs: cfg.OnPodCIDRs, OnNetwork: a.pool.SetNetworkReady, OnReady: cfg.OnReady,
+		OnRegistered: func() {
+			if a.mirrors != nil {
+				a.mirrors.NodeRegistered()
+			}
+		},
+		NetworkChanged: cfg.NetworkChanged, Logger: log,
 	})
 	a.pods.node = a.node
 	if a.pods.runtime, err = a.node.RuntimeName(ctx); err != nil {
@@ -225,12 +231,22 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	}
 	if a.stats, err = stats.New(stats.Config{
 		NodeName: cfg.NodeName, Runtime: cfg.Runtime, RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir, CgroupRoot: cfg.CgroupRoot, Logger: log,
+		Volumes: func(uid types.UID) map[string]string {
+			mounted, _, _ := a.volumes.Mounts(uid)
+			out := make(map[string]string, len(mounted))
+			for name, m := range mounted {
+				if m.HostPath != "" {
+					out[name] = m.HostPath
+				}
+			}
+			return out
+		},
 	}); err != nil {
 		return nil, err
 	}
 	a.gc = gc.New(gc.Config{
 		Runtime: cfg.Runtime, PodLogsDir: cfg.PodLogsDir, RootDir: cfg.RootDir, Pods: a.pods.all, Synced: a.pods.allSynced,
-		HasWorker: a.pool.Has, Cgroups: a.cgroups,
+		HasWorker: a.pool.Has, Cgroups: a.cgroups, Volumes: a.volumes,
 		HighPercent: cfg.ImageGCHighThresholdPercent, LowPercent: cfg.ImageGCLowThresholdPercent,
 		MinAge: cfg.ImageMinimumGCAge, MaxAge: cfg.ImageMaximumGCAge,
 		LogMaxBytes: cfg.ContainerLogMaxSizeBytes, LogMaxFiles: cfg.ContainerLogMaxFiles,
@@ -316,7 +332,7 @@ func (a *agent) serverConfig() (server.Config, error) {
 	cfg := a.cfg
 	sc := server.Config{
 		NodeName: cfg.NodeName, GetCertificate: a.certs.get, Client: cfg.Client, Pods: a.pods, Runtime: cfg.Runtime, Stats: a.stats,
-		Metrics: a.registry, ProbeMetrics: a.probeReg, KubeletConfig: configz(cfg), SyncLoop: a.pleg.Healthy, Logger: a.log,
+		Metrics: a.registry, ProbeMetrics: a.probeReg, CadvisorMetrics: a.stats.Cadvisor(), KubeletConfig: configz(cfg), SyncLoop: a.pleg.Healthy, Logger: a.log,
 		LogDir: filepath.Dir(cfg.PodLogsDir),
 	}
 	if cfg.Port > 0 {

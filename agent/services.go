@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,8 +15,9 @@ import (
 
 // services are all Services of the cluster, cut down to what environment variables are made of.
 type services struct {
-	index cache.Indexer
-	run   func(ctx context.Context)
+	index  cache.Indexer
+	run    func(ctx context.Context)
+	synced func() bool
 }
 
 func newServices(client kubernetes.Interface) *services {
@@ -30,7 +33,7 @@ func newServices(client kubernetes.Interface) *services {
 		ListerWatcher: lw, ObjectType: &v1.Service{}, Transform: trimService, Handler: cache.ResourceEventHandlerFuncs{},
 		Indexers: cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
 	})
-	return &services{index: store.(cache.Indexer), run: inf.RunWithContext}
+	return &services{index: store.(cache.Indexer), run: inf.RunWithContext, synced: inf.HasSynced}
 }
 
 func trimService(obj any) (any, error) {
@@ -46,8 +49,19 @@ func trimService(obj any) (any, error) {
 	return out, nil
 }
 
-// of returns the Services whose variables a pod of the namespace may see.
-func (s *services) of(namespace string) []*v1.Service {
+// syncPoll is how often a first list that is still on its way is asked for.
+const syncPoll = 10 * time.Millisecond
+
+// of returns the Services whose variables a pod of the namespace may see. It waits for the first list: a container whose
+// environment lacks what is there would lack it for life.
+func (s *services) of(ctx context.Context, namespace string) ([]*v1.Service, error) {
+	for !s.synced() {
+		select {
+		case <-ctx.Done():
+			return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+		case <-time.After(syncPoll):
+		}
+	}
 	var out []*v1.Service
 	for _, ns := range []string{namespace, metav1.NamespaceDefault} {
 		objs, err := s.index.ByIndex(cache.NamespaceIndex, ns)
@@ -63,5 +77,5 @@ func (s *services) of(namespace string) []*v1.Service {
 			break
 		}
 	}
-	return out
+	return out, nil
 }

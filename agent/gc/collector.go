@@ -49,10 +49,18 @@ type Cgroups interface {
 	RemovePod(uid types.UID) error
 }
 
+// Volumes lets go of pods' volumes and removes their folders.
+type Volumes interface {
+	ReleasePod(uid types.UID)
+	Unmounted(uid types.UID) bool
+	RemovePodDir(uid types.UID) error
+}
+
 // Config of a Collector.
 type Config struct {
 	Runtime    Runtime
 	Cgroups    Cgroups
+	Volumes    Volumes
 	PodLogsDir string
 	RootDir    string
 	// Pods are all that the node is to run; Synced tells whether that is known; HasWorker whether somebody is at work on
@@ -240,7 +248,29 @@ func (c *Collector) leftovers(ctx context.Context) {
 			}
 		}
 	}
+	c.folders(stranger)
 	c.links()
+}
+
+// folders removes pods' folders, once their volumes are unmounted: what is not at the first look is at a later one.
+func (c *Collector) folders(stranger func(types.UID) bool) {
+	ents, err := os.ReadDir(filepath.Join(c.cfg.RootDir, "pods"))
+	if err != nil || c.cfg.Volumes == nil {
+		return
+	}
+	for _, e := range ents {
+		uid := types.UID(e.Name())
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") || !stranger(uid) {
+			continue
+		}
+		c.cfg.Volumes.ReleasePod(uid)
+		if !c.cfg.Volumes.Unmounted(uid) {
+			continue
+		}
+		if err := c.cfg.Volumes.RemovePodDir(uid); err != nil {
+			c.log.Warn("Failed to remove folder of pod", logkey.PodUID, string(uid), logkey.Err, err)
+		}
+	}
 }
 
 // links removes log links whose file is gone.

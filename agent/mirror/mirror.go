@@ -40,8 +40,19 @@ type Manager struct {
 func New(client kubernetes.Interface, node func() (string, types.UID), log *slog.Logger) *Manager {
 	return &Manager{client: client, node: node, log: log, static: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{},
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second),
+			workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, 5*time.Second),
 			workqueue.TypedRateLimitingQueueConfig[string]{Name: "mirror_pods"}),
+	}
+}
+
+// NodeRegistered tells that the node has a UID now: mirrors can be made.
+func (m *Manager) NodeRegistered() {
+	m.mu.Lock()
+	all := maps.Clone(m.static)
+	m.mu.Unlock()
+	for k := range all {
+		m.queue.Forget(k)
+		m.queue.Add(k)
 	}
 }
 

@@ -67,8 +67,10 @@ type Config struct {
 	// Healthy returns what else keeps the node from being ready (the pod lifecycle generator).
 	Healthy func() error
 	// Pressure returns the node-pressure conditions, nil for none.
-	Pressure       func() Pressure
-	OnPodCIDRs     func([]netip.Prefix)
+	Pressure   func() Pressure
+	OnPodCIDRs func([]netip.Prefix)
+	// OnRegistered hears of each Node object that is new to the manager.
+	OnRegistered   func()
 	OnNetwork      func(ready bool)
 	OnReady        func()
 	NetworkChanged <-chan struct{}
@@ -226,6 +228,7 @@ func (m *Manager) adopt(ctx context.Context, got, want *v1.Node) error {
 // see takes in the Node object.
 func (m *Manager) see(n *v1.Node) {
 	m.mu.Lock()
+	fresh := m.node == nil || m.node.UID != n.UID
 	m.node = n
 	cidrs := n.Spec.PodCIDRs
 	if len(cidrs) == 0 && n.Spec.PodCIDR != "" {
@@ -236,6 +239,9 @@ func (m *Manager) see(n *v1.Node) {
 		m.cidrs = cidrs
 	}
 	m.mu.Unlock()
+	if fresh && m.cfg.OnRegistered != nil {
+		m.cfg.OnRegistered()
+	}
 	if !changed {
 		return
 	}

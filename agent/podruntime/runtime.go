@@ -54,7 +54,7 @@ type Config struct {
 	Volumes  Volumes
 	Cgroups  Cgroups
 	Objects  env.Objects
-	Services func(namespace string) []*v1.Service
+	Services func(ctx context.Context, namespace string) ([]*v1.Service, error)
 	// Handler returns the runtime handler of a RuntimeClass.
 	Handler func(ctx context.Context, class string) (string, error)
 	Node    container.Node

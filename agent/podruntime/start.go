@@ -156,7 +156,10 @@ func (r *Runtime) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 		in.Allocatable = r.cfg.Allocatable()
 	}
 	if r.cfg.Services != nil {
-		in.Services = r.cfg.Services(pod.Namespace)
+		var err error
+		if in.Services, err = r.cfg.Services(ctx, pod.Namespace); err != nil {
+			return nil, err
+		}
 	}
 	vars, skipped, err := env.Make(ctx, in)
 	if err != nil {

@@ -454,9 +454,6 @@ func (p *planner) want(c *v1.Container, prev *podstate.Container) {
 	case prev.State == podstate.Exited:
 		delay, count := NextCrash(prev)
 		s.RestartCount, s.CrashCount = prev.RestartCount+1, count
-		if prev.ExitCode == 0 && !container.IsSidecar(c) && p.d.Pod.Spec.RestartPolicy == v1.RestartPolicyNever {
-			delay = 0
-		}
 		if until := prev.FinishedAt.Add(delay); p.now.Before(until) {
 			if p.a.Backoff == nil {
 				p.a.Backoff = map[string]Backoff{}
