@@ -278,8 +278,9 @@ func (m *Manager) watch(ctx context.Context) {
 		ListerWatcher: lw, ObjectType: &v1.Node{},
 		Transform: func(obj any) (any, error) {
 			if n, ok := obj.(*v1.Node); ok {
-				n.ManagedFields = nil
-				n.Status.Images = nil
+				c := *n
+				c.ManagedFields, c.Status.Images = nil, nil
+				return &c, nil
 			}
 			return obj, nil
 		},

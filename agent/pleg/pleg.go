@@ -120,17 +120,22 @@ func (g *Generator) Forget(containerID string) {
 func (g *Generator) events(ctx context.Context) {
 	for ctx.Err() == nil {
 		ch := make(chan *runtimeapi.ContainerEventResponse, 256)
-		done := make(chan struct{})
+		stop, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
-			for ev := range ch {
-				g.event(ev)
+			for {
+				select {
+				case ev := <-ch:
+					g.event(ev)
+				case <-stop:
+					return
+				}
 			}
 		}()
 		err := g.rt.GetContainerEvents(ctx, ch, func(runtimeapi.RuntimeService_GetContainerEventsClient) {
 			g.setStreaming(true)
 		})
-		close(ch)
+		close(stop) // not ch: a late sender may still hold it
 		<-done
 		g.setStreaming(false)
 		if ctx.Err() != nil {

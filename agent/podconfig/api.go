@@ -3,6 +3,7 @@ package podconfig
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,7 +79,11 @@ func trim(obj any) (any, error) {
 	if !ok {
 		return obj, fmt.Errorf("watch pods: got a %T", obj)
 	}
-	p.ManagedFields = nil
-	delete(p.Annotations, v1.LastAppliedConfigAnnotation)
-	return p, nil
+	c := *p
+	c.ManagedFields = nil
+	if _, ok := c.Annotations[v1.LastAppliedConfigAnnotation]; ok {
+		c.Annotations = maps.Clone(c.Annotations)
+		delete(c.Annotations, v1.LastAppliedConfigAnnotation)
+	}
+	return &c, nil
 }
