@@ -35,13 +35,13 @@ func (r *rules) chain(name string) string { return r.prefix + "-" + name }
 // jumps into our chains. The forward one is appended: the service proxy's rejects and others' policies come before it,
 // and only a DROP policy after it.
 func (r *rules) jumps() []xtables.Jump {
-	local := []string{"-m", "addrtype", "--dst-type", "LOCAL", "-j", r.chain("HOSTPORTS")}
+	local := "-m addrtype --dst-type LOCAL -j " + r.chain("HOSTPORTS")
 	return []xtables.Jump{
 		{Table: "nat", Chain: "PREROUTING", Rule: local},
 		{Table: "nat", Chain: "OUTPUT", Rule: local},
-		{Table: "nat", Chain: "POSTROUTING", Rule: []string{"-j", r.chain("MASQ")}},
-		{Table: "filter", Chain: "FORWARD", Rule: []string{"-j", r.chain("FORWARD")}},
-		{Table: "filter", Chain: "INPUT", Rule: []string{"-j", r.chain("INPUT")}, First: true},
+		{Table: "nat", Chain: "POSTROUTING", Rule: "-j " + r.chain("MASQ")},
+		{Table: "filter", Chain: "FORWARD", Rule: "-j " + r.chain("FORWARD")},
+		{Table: "filter", Chain: "INPUT", Rule: "-j " + r.chain("INPUT"), First: true},
 	}
 }
 
@@ -159,17 +159,52 @@ func (r *rules) ensure(ctx context.Context, in ruleInput) error {
 	}
 	want := r.render(in)
 	before := r.written[family]
-	if before == want && r.stillThere(h, in.podCIDR) {
-		return r.ensureJumps(h)
+	if before != "" && before != want {
+		// A host port came or went: flushed chains and jumps are looked after by the slow check.
+		if err := h.Restore(ctx, []byte(want)); err != nil {
+			return fmt.Errorf("write the network's rules: %w", err)
+		}
+		r.written[family] = want
+		return nil
 	}
-	if err := h.Restore(ctx, []byte(want)); err != nil {
+	kept := before == want && r.stillThere(h, in.podCIDR)
+	input, err := r.withJumps(ctx, h, want, kept)
+	if err != nil || input == "" {
+		return err
+	}
+	if err := h.Restore(ctx, []byte(input)); err != nil {
 		return fmt.Errorf("write the network's rules: %w", err)
 	}
 	r.written[family] = want
-	if before != "" && before != want {
-		return nil // a host port came or went: the jumps are looked after by the slow check
+	return nil
+}
+
+// withJumps completes the chains' rules with the jumps that are missing, or answers nothing when the chains are kept and
+// no jump is missing.
+func (r *rules) withJumps(ctx context.Context, h *xtables.Handle, want string, kept bool) (string, error) {
+	var out strings.Builder
+	missing := false
+	for _, section := range strings.SplitAfter(want, "COMMIT\n") {
+		body, ok := strings.CutSuffix(section, "COMMIT\n")
+		if !ok {
+			continue
+		}
+		table, _, _ := strings.Cut(strings.TrimPrefix(body, "*"), "\n")
+		saved, err := h.Save(ctx, table)
+		if err != nil {
+			return "", fmt.Errorf("look for the network's rules: %w", err)
+		}
+		out.WriteString(body)
+		for _, line := range xtables.MissingJumps(r.jumps(), table, xtables.ParseSave(saved)) {
+			missing = true
+			out.WriteString(line + "\n")
+		}
+		out.WriteString("COMMIT\n")
 	}
-	return r.ensureJumps(h)
+	if kept && !missing {
+		return "", nil
+	}
+	return out.String(), nil
 }
 
 // stillThere looks for the last rule of a chain in each table: an emptied or deleted chain has lost it.
@@ -180,15 +215,6 @@ func (r *rules) stillThere(h *xtables.Handle, podCIDR netip.Prefix) bool {
 	}
 	filter, err := h.Exists("filter", r.chain("FORWARD"), "-d", podCIDR.String(), "-j", "ACCEPT")
 	return err == nil && filter
-}
-
-func (r *rules) ensureJumps(h *xtables.Handle) error {
-	for _, j := range r.jumps() {
-		if err := h.EnsureJump(j); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Cleanup removes every pod network, namespace, chain and jump with this configuration's marks. It is for uninstalling:

@@ -149,57 +149,17 @@ func describe(stderr string, input []byte) string {
 	return fmt.Sprintf("%s: %q", stderr, lines[n-1])
 }
 
-// EnsureChain makes an empty chain when there is none, and leaves an existing one as it is.
-func (h *Handle) EnsureChain(table, chain string) error {
-	exists, err := h.ChainExists(table, chain)
-	if err != nil {
-		return fmt.Errorf("look for chain %s in %s %s: %w", chain, h.family, table, err)
-	}
-	if exists {
-		return nil
-	}
-	if err := h.NewChain(table, chain); err != nil {
-		if again, err := h.ChainExists(table, chain); err == nil && again {
-			return nil // made by another in between
-		}
-		return fmt.Errorf("make chain %s in %s %s: %w", chain, h.family, table, err)
-	}
-	return nil
-}
-
-// Jump is a rule in a chain that others own.
-type Jump struct {
-	Table, Chain string
-	Rule         []string
-	// First puts the rule at the chain's top; else it is appended.
-	First bool
-}
-
-// EnsureJump adds the rule unless it is there.
-func (h *Handle) EnsureJump(j Jump) error {
-	var err error
-	if j.First {
-		err = h.InsertUnique(j.Table, j.Chain, 1, j.Rule...)
-	} else {
-		err = h.AppendUnique(j.Table, j.Chain, j.Rule...)
-	}
-	if err != nil {
-		return fmt.Errorf("add rule %q to chain %s of %s %s: %w", strings.Join(j.Rule, " "), j.Chain, h.family, j.Table, err)
-	}
-	return nil
-}
-
 // DeleteJump removes every copy of the rule. A missing rule, target chain or table is no error.
 func (h *Handle) DeleteJump(j Jump) error {
 	for {
-		err := h.Delete(j.Table, j.Chain, j.Rule...)
+		err := h.Delete(j.Table, j.Chain, strings.Fields(j.Rule)...)
 		if err == nil {
 			continue
 		}
 		if isGone(err) {
 			return nil
 		}
-		return fmt.Errorf("delete rule %q from chain %s of %s %s: %w", strings.Join(j.Rule, " "), j.Chain, h.family, j.Table, err)
+		return fmt.Errorf("delete rule %q from chain %s of %s %s: %w", j.Rule, j.Chain, h.family, j.Table, err)
 	}
 }
 

@@ -4,35 +4,33 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
-// jump is a rule in a built-in chain, in the words that iptables-save uses for it.
-type jump struct{ table, chain, rule string }
-
 // jumps into our chains, in the order that they must have in their chain. They go before everybody else's rules: a packet
 // must get its real destination before others judge it.
-func (c Config) jumps() []jump {
+func (c Config) jumps() []xtables.Jump {
 	const first = "-m conntrack --ctstate NEW -j "
-	return []jump{
-		{"nat", "PREROUTING", "-j " + c.chain("SERVICES")},
-		{"nat", "OUTPUT", "-j " + c.chain("SERVICES")},
-		{"nat", "POSTROUTING", "-j " + c.chain("POSTROUTING")},
-		{"filter", "INPUT", first + c.chain("PROXY-FIREWALL")},
-		{"filter", "INPUT", "-j " + c.chain("NODEPORTS")},
-		{"filter", "INPUT", first + c.chain("EXTERNAL-SERVICES")},
-		{"filter", "INPUT", "-j " + c.chain("FIREWALL")},
-		{"filter", "FORWARD", first + c.chain("PROXY-FIREWALL")},
-		{"filter", "FORWARD", "-j " + c.chain("FORWARD")},
-		{"filter", "FORWARD", first + c.chain("SERVICES")},
-		{"filter", "FORWARD", first + c.chain("EXTERNAL-SERVICES")},
-		{"filter", "OUTPUT", first + c.chain("PROXY-FIREWALL")},
-		{"filter", "OUTPUT", first + c.chain("SERVICES")},
+	return []xtables.Jump{
+		{Table: "nat", Chain: "PREROUTING", Rule: "-j " + c.chain("SERVICES"), First: true},
+		{Table: "nat", Chain: "OUTPUT", Rule: "-j " + c.chain("SERVICES"), First: true},
+		{Table: "nat", Chain: "POSTROUTING", Rule: "-j " + c.chain("POSTROUTING"), First: true},
+		{Table: "filter", Chain: "INPUT", Rule: first + c.chain("PROXY-FIREWALL"), First: true},
+		{Table: "filter", Chain: "INPUT", Rule: "-j " + c.chain("NODEPORTS"), First: true},
+		{Table: "filter", Chain: "INPUT", Rule: first + c.chain("EXTERNAL-SERVICES"), First: true},
+		{Table: "filter", Chain: "INPUT", Rule: "-j " + c.chain("FIREWALL"), First: true},
+		{Table: "filter", Chain: "FORWARD", Rule: first + c.chain("PROXY-FIREWALL"), First: true},
+		{Table: "filter", Chain: "FORWARD", Rule: "-j " + c.chain("FORWARD"), First: true},
+		{Table: "filter", Chain: "FORWARD", Rule: first + c.chain("SERVICES"), First: true},
+		{Table: "filter", Chain: "FORWARD", Rule: first + c.chain("EXTERNAL-SERVICES"), First: true},
+		{Table: "filter", Chain: "OUTPUT", Rule: first + c.chain("PROXY-FIREWALL"), First: true},
+		{Table: "filter", Chain: "OUTPUT", Rule: first + c.chain("SERVICES"), First: true},
 	}
 }
 
 // canaryRule makes a chain whose rule tells that nobody flushed the table: emptied, its rule is gone; deleted, the chain.
-const canaryRule = `-m comment --comment "whoever flushes this table flushes this too"`
+const canaryRule = "-m comment --comment flushed-with-its-table"
 
 func (c Config) canary() string { return c.chain("PROXY-CANARY") }
 

@@ -3,7 +3,6 @@ package iptables
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/reevehq/reeve/internal/xtables"
 )
@@ -12,7 +11,7 @@ import (
 func Cleanup(ctx context.Context, cfg Config, xt *xtables.Handle) error {
 	var errs []error
 	for _, j := range cfg.jumps() {
-		errs = append(errs, xt.DeleteJump(xtables.Jump{Table: j.table, Chain: j.chain, Rule: strings.Fields(j.rule)}))
+		errs = append(errs, xt.DeleteJump(j))
 	}
 	for _, table := range tables {
 		fixed := map[string]bool{}

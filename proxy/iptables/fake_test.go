@@ -101,15 +101,6 @@ func (k *fakeKernel) Save(_ context.Context, table string) ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-func (k *fakeKernel) ChainExists(table, chain string) (bool, error) {
-	_, ok := k.tables[table][chain]
-	return ok, nil
-}
-
-func (k *fakeKernel) List(table, chain string) ([]string, error) {
-	return append([]string{"-N " + chain}, k.tables[table][chain]...), nil
-}
-
 func (k *fakeKernel) Exists(table, chain string, rule ...string) (bool, error) {
 	return slices.Contains(k.tables[table][chain], strings.Join(rule, " ")), nil
 }
