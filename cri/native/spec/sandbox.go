@@ -1,0 +1,128 @@
+package spec
+
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// SandboxInput is what a pause container depends on.
+type SandboxInput struct {
+	Host    *Host
+	ID      string
+	Config  *runtimeapi.PodSandboxConfig
+	NetNS   string // "" on the host's network
+	Command []string
+	Env     []string
+	UID     uint32
+	GID     uint32
+	// ShmPath is the tmpfs that the pod's containers share; "" for the host's.
+	ShmPath string
+}
+
+// unprivilegedDefaults open what needs no privilege in a namespace of one's own, as containerd 2 does by default: low
+// ports, and ping for every group.
+var unprivilegedDefaults = map[string]string{
+	"net.ipv4.ip_unprivileged_port_start": "0",
+	"net.ipv4.ping_group_range":           "0 2147483647",
+}
+
+// Sandbox makes the pause container's spec: it owns the pod's namespaces, and little else.
+func Sandbox(in SandboxInput) (*specs.Spec, error) {
+	c, h := in.Config, in.Host
+	sec := c.GetLinux().GetSecurityContext()
+	ns := sec.GetNamespaceOptions()
+	hostNet := ns.GetNetwork() == runtimeapi.NamespaceMode_NODE
+	s := &specs.Spec{
+		Version:  Version,
+		Hostname: c.Hostname,
+		Root:     &specs.Root{Path: "rootfs", Readonly: true},
+		Process: &specs.Process{
+			Cwd: "/", Args: in.Command, Env: in.Env, NoNewPrivileges: true,
+			User: specs.User{UID: in.UID, GID: in.GID}, Capabilities: &specs.LinuxCapabilities{},
+		},
+		Annotations: sandboxAnnotations(in.ID, c),
+		Linux: &specs.Linux{
+			CgroupsPath:   h.CgroupsPath(c.GetLinux().GetCgroupParent(), in.ID),
+			MaskedPaths:   sandboxMasked,
+			ReadonlyPaths: sandboxReadonly,
+			Resources:     &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+		},
+	}
+	s.Annotations[AnnotationType] = TypeSandbox
+	s.Annotations[AnnotationGroup] = in.ID
+	if v := sec.GetRunAsUser(); v != nil {
+		s.Process.User.UID = uint32(v.Value)
+		s.Process.User.GID = uint32(v.Value)
+	}
+	if v := sec.GetRunAsGroup(); v != nil {
+		s.Process.User.GID = uint32(v.Value)
+	}
+	// Two CPU shares and a low OOM score: pause must live as long as the pod.
+	shares := uint64(2)
+	s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: &shares}
+	score := h.OOMScoreAdj(-998)
+	s.Process.OOMScoreAdj = &score
+
+	add := func(t specs.LinuxNamespaceType, path string) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: path})
+	}
+	add(specs.MountNamespace, "")
+	if !hostNet {
+		add(specs.NetworkNamespace, in.NetNS)
+		add(specs.UTSNamespace, "")
+	} else {
+		s.Hostname = ""
+	}
+	if ns.GetPid() != runtimeapi.NamespaceMode_NODE {
+		add(specs.PIDNamespace, "")
+	}
+	if ns.GetIpc() != runtimeapi.NamespaceMode_NODE {
+		add(specs.IPCNamespace, "")
+	}
+	if h.CgroupV2 {
+		add(specs.CgroupNamespace, "")
+	}
+
+	// No cgroup mount, /dev/pts and mqueue: pause opens nothing, and each costs a mount at every start.
+	for _, m := range systemMounts(false, false) {
+		switch m.Destination {
+		case "/proc", "/dev":
+			s.Mounts = append(s.Mounts, m)
+		case "/sys":
+			if hostNet {
+				// sysfs shows the network namespace it is mounted from, which must not be another's: bind the host's.
+				m = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+			}
+			s.Mounts = append(s.Mounts, m)
+		}
+	}
+	s.Linux.Sysctl = map[string]string{}
+	if !hostNet {
+		for k, v := range unprivilegedDefaults {
+			s.Linux.Sysctl[k] = v
+		}
+	}
+	for k, v := range c.GetLinux().GetSysctls() {
+		s.Linux.Sysctl[k] = v
+	}
+	var err error
+	if s.Linux.Seccomp, err = h.seccomp(s, sec.GetSeccomp(), sec.GetSeccompProfilePath(), sec.GetPrivileged()); err != nil {
+		return nil, err
+	}
+	s.Process.SelinuxLabel, s.Linux.MountLabel = h.selinux(sec.GetSelinuxOptions(), sec.GetPrivileged())
+	return s, nil
+}
+
+func sandboxAnnotations(id string, c *runtimeapi.PodSandboxConfig) map[string]string {
+	return map[string]string{
+		AnnotationSandboxID:   id,
+		AnnotationSandboxName: c.GetMetadata().GetName(),
+		AnnotationNamespace:   c.GetMetadata().GetNamespace(),
+		AnnotationUID:         c.GetMetadata().GetUid(),
+	}
+}
+
+var (
+	sandboxMasked   = []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"}
+	sandboxReadonly = []string{"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)

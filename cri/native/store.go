@@ -1,0 +1,184 @@
+package native
+
+import (
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/cri/match"
+	"github.com/reevehq/reeve/internal/podnet"
+)
+
+// store is what is known of sandboxes and containers. mu guards the maps and the fields of their values that are marked
+// mutable; it is never held across I/O.
+type store struct {
+	mu         *sync.RWMutex
+	sandboxes  map[string]*sandbox
+	containers map[string]*container
+	names      map[string]string // reserved name → id
+}
+
+func newStore() store {
+	return store{mu: &sync.RWMutex{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, names: map[string]string{}}
+}
+
+// sandbox is one pod sandbox.
+//
+//	making ──▶ ready ──pause exits, or stop──▶ notReady ──remove──▶ (gone)
+//	   └──────fails, and undoing fails too───────▲
+type sandbox struct {
+	id      string
+	rec     sandboxRecord
+	created time.Time
+	op      opLock
+
+	// mutable
+	state   sandboxState
+	pid     uint32
+	net     podnet.Result
+	torn    bool          // network, namespaces and mounts are gone
+	exited  chan struct{} // closed when pause has ended
+	holders int           // containers being created in it
+}
+
+type sandboxState int
+
+const (
+	sandboxMaking sandboxState = iota
+	sandboxReady
+	sandboxNotReady
+)
+
+// container is one container.
+//
+//	created ──▶ starting ──▶ running ──▶ exited ──remove──▶ (gone)
+//	   └───────────└──fails: exited with StartError──▲
+type container struct {
+	id      string
+	rec     containerRecord
+	created time.Time
+	op      opLock
+
+	// mutable
+	state    containerState
+	pid      uint32
+	started  time.Time
+	exit     exitRecord
+	exited   chan struct{} // closed when state becomes exited
+	oom      bool
+	early    *exitEvent // an exit seen while starting
+	settling bool       // an exit is being settled
+	holds    []*os.File // our read ends of its output, so that nothing is lost while logpump is away
+	mounts   mountList  // from Prepare, until the task exists
+}
+
+type containerState int
+
+const (
+	stateCreated containerState = iota
+	stateStarting
+	stateRunning
+	stateExited
+)
+
+func (s containerState) proto() runtimeapi.ContainerState {
+	switch s {
+	case stateCreated, stateStarting:
+		return runtimeapi.ContainerState_CONTAINER_CREATED
+	case stateRunning:
+		return runtimeapi.ContainerState_CONTAINER_RUNNING
+	}
+	return runtimeapi.ContainerState_CONTAINER_EXITED
+}
+
+// opLock serialises the life-cycle calls on one object; the channel lets a waiter give up with its context.
+type opLock chan struct{}
+
+func newOpLock() opLock { return make(opLock, 1) }
+
+// reserve takes a name, or says who has it.
+func (s *store) reserve(name, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if holder, taken := s.names[name]; taken && holder != id {
+		return status.Errorf(codes.AlreadyExists, "name %q is reserved by %q", name, holder)
+	}
+	s.names[name] = id
+	return nil
+}
+
+// release gives a name back if id has it.
+func (s *store) release(name, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names[name] == id {
+		delete(s.names, name)
+	}
+}
+
+// sandbox finds by ID or unambiguous prefix.
+func (s *store) sandbox(id string) (*sandbox, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return find(s.sandboxes, id, "sandbox")
+}
+
+func (s *store) container(id string) (*container, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return find(s.containers, id, "container")
+}
+
+func find[T any](m map[string]*T, id, kind string) (*T, error) {
+	if v, ok := m[id]; ok {
+		return v, nil
+	}
+	if id == "" {
+		return nil, status.Errorf(codes.InvalidArgument, "%s ID is empty", kind)
+	}
+	var found *T
+	for k, v := range m {
+		if match.ID(id, k) {
+			if found != nil {
+				return nil, status.Errorf(codes.InvalidArgument, "%s ID %q is ambiguous", kind, id)
+			}
+			found = v
+		}
+	}
+	if found == nil {
+		return nil, status.Errorf(codes.NotFound, "%s %q not found", kind, id)
+	}
+	return found, nil
+}
+
+// containersOf returns the containers of a sandbox.
+func (s *store) containersOf(sandboxID string) []*container {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.containersOfLocked(sandboxID)
+}
+
+func (s *store) containersOfLocked(sandboxID string) []*container {
+	var out []*container
+	for _, c := range s.containers {
+		if c.rec.SandboxID == sandboxID {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (s *store) closeHolds() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.containers {
+		for _, f := range c.holds {
+			f.Close()
+		}
+		c.holds = nil
+	}
+}

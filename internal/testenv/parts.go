@@ -1,0 +1,51 @@
+package testenv
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// Parts are what internal/imagebuild makes.
+type Parts struct {
+	Pause, Hello []byte // OCI archives
+	Logpump      string // path of the program
+}
+
+var parts = sync.OnceValues(func() (string, error) {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "reeve-parts-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "run", "./internal/imagebuild", "-o", dir)
+	cmd.Dir = string(root[:len(root)-1])
+	if out, err := cmd.CombinedOutput(); err != nil {
+		os.Stderr.Write(out)
+		return "", err
+	}
+	return dir, os.Chmod(filepath.Join(dir, "logpump"), 0o755)
+})
+
+// BuildParts builds pause, the demo image and logpump from source, once a test process.
+func BuildParts(t testing.TB) Parts {
+	t.Helper()
+	NeedBinary(t, "gcc")
+	dir, err := parts()
+	if err != nil {
+		t.Fatalf("build the runtime's parts: %v", err)
+	}
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	return Parts{Pause: read("pause.tar"), Hello: read("hello.tar"), Logpump: filepath.Join(dir, "logpump")}
+}
