@@ -16,15 +16,13 @@ ifeq ($(RACE),1)
   BIN := bin/race
   PAYLOAD := internal/rolebin/payload-race
   GOBUILD := CGO_ENABLED=1 go build -race
-  STATIC := -linkmode=external -extldflags=-static
 else
   BIN := bin
   PAYLOAD := internal/rolebin/payload
   GOBUILD := CGO_ENABLED=0 go build
-  STATIC :=
 endif
 MODULE  := github.com/reevehq/reeve
-LDFLAGS := -s -w $(STATIC) \
+LDFLAGS := -s -w \
   -X $(MODULE)/internal/version.gitVersion=$(VERSION) \
   -X $(MODULE)/internal/version.gitCommit=$(COMMIT) \
   -X $(MODULE)/internal/version.buildDate=$(DATE) \
@@ -36,9 +34,6 @@ LDFLAGS := -s -w $(STATIC) \
   -X k8s.io/component-base/version.buildDate=$(DATE) \
   -X k8s.io/client-go/pkg/version.gitVersion=$(VERSION) \
   -X k8s.io/client-go/pkg/version.gitCommit=$(COMMIT)
-# The race detector needs the C library's resolver and user look-up; the pure Go ones link statically.
-TAGS := netgo,osusergo
-
 # What commands come from where on Debian and Ubuntu: command=package, only missing ones are installed.
 RUN_NEEDS  := gcc=gcc containerd=containerd runc=runc iptables=iptables ip=iproute2 curl=curl conntrack=conntrack
 TEST_NEEDS := $(RUN_NEEDS) nft=nftables busybox=busybox-static /usr/lib/cni/ptp=containernetworking-plugins \
@@ -51,10 +46,10 @@ help: ## list the targets
 .PHONY: build
 build: parts ## bin/reeve: static, stripped, with the other programs and images inside (RACE=1: bin/race/reeve)
 	@mkdir -p $(BIN) $(PAYLOAD)
-	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve-controlplane ./cmd/controlplane
-	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl ./cmd/kubectl
+	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve-controlplane ./cmd/controlplane
+	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl ./cmd/kubectl
 	@for f in reeve-controlplane kubectl; do go run ./internal/rolebin/pack -dir $(PAYLOAD) $(BIN)/$$f; done
-	$(GOBUILD) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve ./cmd/reeve
+	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve ./cmd/reeve
 
 .PHONY: parts
 parts: ## what the runtime carries: the images of pause and of the demo, and logpump
