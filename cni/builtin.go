@@ -72,8 +72,8 @@ type Builtin struct {
 	rules rules // has a lock of its own
 }
 
-// NewBuiltin reads what earlier processes left in the state folder and, with pod CIDRs, sets the node up: forwarding,
-// chains and jumps. It starts nothing.
+// NewBuiltin reads what earlier processes left in the state folder and, with pod CIDRs (configured, or the last ones that
+// were set), sets the node up: forwarding, chains and jumps. It starts nothing.
 func NewBuiltin(cfg BuiltinConfig) (*Builtin, error) {
 	var errs []error
 	if cfg.StateDir == "" {
@@ -123,6 +123,14 @@ func NewBuiltin(cfg BuiltinConfig) (*Builtin, error) {
 		if err := b.SetPodCIDRs(cfg.PodCIDRs); err != nil {
 			return nil, err
 		}
+		return b, nil
+	}
+	last, err := b.store.loadRanges()
+	if err == nil && len(last) > 0 {
+		err = b.SetPodCIDRs(last)
+	}
+	if err != nil {
+		b.log.Warn("Failed to take over the last pod CIDRs, waiting to be told", logkey.Err, err)
 	}
 	return b, nil
 }
@@ -190,7 +198,7 @@ func (b *Builtin) SetPodCIDRs(cidrs []netip.Prefix) error {
 		return err
 	}
 	b.log.Info("Set up the pod network", "podCIDRs", fmt.Sprint(cidrs))
-	return nil
+	return b.store.writeRanges(cidrs)
 }
 
 // Status is an error until the node has a pod CIDR and its rules are in place.

@@ -195,11 +195,9 @@ func TestBuiltinAfterKillTakesOverAndCollectsLeaks(t *testing.T) {
 	if links := sh(t, "ip -o link show type veth"); strings.Count(links, "\n") != 2 {
 		t.Errorf("links after GC, want those of kept and fresh:\n%s", links)
 	}
-	for _, want := range []string{"state/kept.json state/fresh.json", "netns/kept netns/fresh"} {
-		folder, _, _ := strings.Cut(want, "/")
-		entries, _ := os.ReadDir(filepath.Join(dir, folder))
-		if len(entries) != 2 {
-			t.Errorf("files in %s after GC: %v, want %s", folder, entries, want)
+	for folder, want := range map[string]string{"state": "fresh.json kept.json ranges", "netns": "fresh kept"} {
+		if got := strings.Join(strings.Fields(sh(t, "ls "+filepath.Join(dir, folder))), " "); got != want {
+			t.Errorf("files in %s after GC: %s, want %s", folder, got, want)
 		}
 	}
 }
@@ -272,6 +270,34 @@ func TestBuiltinNotReadyWithoutPodCIDR(t *testing.T) {
 	}
 	if err := b.Status(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestBuiltinIsReadyAfterARestartBeforeItIsTold(t *testing.T) {
+	dir := t.TempDir()
+	p := addPod(t, newBuiltin(t, dir, "10.244.3.0/24"), "p")
+	again := newBuiltin(t, dir)
+	if err := again.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if q := addPod(t, again, "q"); q.ip == p.ip || !netip.MustParsePrefix("10.244.3.0/24").Contains(q.ip) {
+		t.Errorf("the second pod got %s, the first has %s", q.ip, p.ip)
+	}
+	if err := again.SetPodCIDRs([]netip.Prefix{netip.MustParsePrefix("10.244.7.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	r := addPod(t, again, "r")
+	if r.ip.String() != "10.244.7.2" {
+		t.Errorf("after a change of ranges the pod got %s", r.ip)
+	}
+	serve(t, p.req.NetNS, "p", ":8080")
+	mustSay(t, "a pod of the new range", r.req.NetNS, p.ip.String()+":8080", "p "+r.ip.String())
+
+	if err := os.WriteFile(filepath.Join(dir, "state", "ranges"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := newBuiltin(t, dir).Status(t.Context()); err == nil {
+		t.Error("ready with a broken ranges file")
 	}
 }
 

@@ -55,6 +55,48 @@ func (s recordStore) write(r *record) error {
 	return nil
 }
 
+// rangesFile keeps the node's ranges beside the records, so that the network is ready after a restart while the API,
+// which tells them, is away.
+const rangesFile = "ranges"
+
+func (s recordStore) writeRanges(ranges []netip.Prefix) error {
+	data, err := json.Marshal(ranges)
+	if err != nil {
+		return fmt.Errorf("encode pod CIDRs: %w", err)
+	}
+	tmp := filepath.Join(s.dir, "."+rangesFile+".tmp")
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("write pod CIDRs: %w", err)
+	}
+	if err := os.Rename(tmp, filepath.Join(s.dir, rangesFile)); err != nil {
+		return fmt.Errorf("write pod CIDRs: %w", err)
+	}
+	return nil
+}
+
+// loadRanges answers none when none were written.
+func (s recordStore) loadRanges() ([]netip.Prefix, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, rangesFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var ranges []netip.Prefix
+	if err == nil {
+		err = json.Unmarshal(data, &ranges)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the last pod CIDRs: %w", err)
+	}
+	return ranges, nil
+}
+
+func (s recordStore) removeRanges() error {
+	if err := os.Remove(filepath.Join(s.dir, rangesFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the last pod CIDRs: %w", err)
+	}
+	return nil
+}
+
 func (s recordStore) remove(sandboxID string) error {
 	if err := os.Remove(s.path(sandboxID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove network record %q: %w", sandboxID, err)

@@ -224,7 +224,7 @@ func (b *Builtin) Cleanup(ctx context.Context) error {
 	clear(b.fresh)
 	b.ranges = nil
 	b.mu.Unlock()
-	errs := []error{b.GC(ctx, nil)}
+	errs := []error{b.GC(ctx, nil), b.store.removeRanges()}
 	b.rules.mu.Lock()
 	defer b.rules.mu.Unlock()
 	for _, family := range []xtables.Family{xtables.IPv4, xtables.IPv6} {

@@ -446,3 +446,20 @@ func TestIPv6Service(t *testing.T) {
 		}
 	})
 }
+
+// The API server and other pods on the host's network: the endpoint is the node itself.
+func TestEndpointOnTheNodeItself(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 1, flavor)
+		w.node.Serve(t, "node", "192.0.2.1:8080")
+		w.service("kubernetes", clusterIP, nil)
+		w.ips[0] = netip.MustParseAddr("192.0.2.1")
+		w.endpoints("kubernetes", 0)
+		w.run(nil)
+		w.settled("default/kubernetes:dns cluster IP")
+		for network, target := range map[string]string{"tcp": clusterIP + ":80", "udp": clusterIP + ":53"} {
+			w.pods[0].MustSay(t, network, target, "node 10.244.3.10")
+			w.node.MustSay(t, network, target, "node 192.0.2.1")
+		}
+	})
+}
