@@ -56,7 +56,9 @@ func TestLifeOfAPod(t *testing.T) {
 	if err := r.StartContainer(ctx, id); err != nil {
 		t.Fatal(err)
 	}
-	r.OnExec(func(context.Context, string, []string) ([]byte, []byte, int, error) { return []byte("out"), nil, 3, nil })
+	r.OnExec(func(context.Context, string, []string) ([]byte, []byte, int, error) {
+		return []byte("out"), nil, 3, nil
+	})
 	out, _, err := r.ExecSync(ctx, id, []string{"false"}, time.Second)
 	var exit utilexec.CodeExitError
 	if !errors.As(err, &exit) || exit.Code != 3 || string(out) != "out" {

@@ -163,6 +163,13 @@ func (r *Runtime) Calls() []string {
 	return out
 }
 
+// Subscribers returns how many GetContainerEvents calls are following.
+func (r *Runtime) Subscribers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.subs)
+}
+
 // PodCIDR returns the last pod CIDR set through UpdateRuntimeConfig.
 func (r *Runtime) PodCIDR() string {
 	r.mu.Lock()

@@ -1,3 +1,3 @@
-// Package remote reaches any CRI v1 socket (containerd's CRI plugin, CRI-O) as a cri.Runtime, over the published client.
-// gRPC's own goroutines are all it starts; Close ends them.
+// Package remote is any CRI v1 socket (containerd's plugin, CRI-O, another reeve) as a cri.Runtime, through the published
+// client of k8s.io/cri-client. It adds nothing but the joint interface, and starts nothing of its own.
 package remote

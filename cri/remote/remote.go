@@ -4,55 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace/noop"
 	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	criclient "k8s.io/cri-client/pkg"
 
 	"github.com/reevehq/reeve/cri"
 )
 
-// callTimeout bounds each call, as kubelet's runtimeRequestTimeout. Pulls have their callers' deadlines.
-const callTimeout = 2 * time.Minute
+// connectTimeout bounds one call, as the kubelet's runtime-request-timeout default.
+const connectTimeout = 2 * time.Minute
 
-// retryInterval separates the attempts of New.
-const retryInterval = 100 * time.Millisecond
-
-// Runtime is a cri.Runtime on a socket.
+// Runtime is a CRI endpoint. Both services have a Close of their own.
 type Runtime struct {
 	internalapi.RuntimeService
-	internalapi.ImageManagerService
+	images internalapi.ImageManagerService
 }
 
 var _ cri.Runtime = (*Runtime)(nil)
 
-// New connects to the CRI socket at endpoint, "unix:///path", waiting for a runtime that does not answer yet until ctx
-// ends. A malformed endpoint is an error at once; errors name the endpoint.
-func New(ctx context.Context, endpoint string) (*Runtime, error) {
-	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "unix" || u.Path == "" {
-		return nil, fmt.Errorf("CRI endpoint %q is not of the form unix:///path/of.sock", endpoint)
+// New connects to a runtime endpoint, and to imageEndpoint for images if that is not empty. A bare path means unix://.
+func New(ctx context.Context, endpoint, imageEndpoint string) (*Runtime, error) {
+	if imageEndpoint == "" {
+		imageEndpoint = endpoint
 	}
-	tracing := noop.NewTracerProvider()
-	runtime, err := criclient.NewRemoteRuntimeService(ctx, endpoint, callTimeout, tracing, false)
-	for err != nil {
-		// A runtime that starts beside us is not there yet.
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("connect to CRI runtime service at %q: %w", endpoint, err)
-		case <-time.After(retryInterval):
-		}
-		runtime, err = criclient.NewRemoteRuntimeService(ctx, endpoint, callTimeout, tracing, false)
-	}
-	images, err := criclient.NewRemoteImageService(ctx, endpoint, callTimeout, tracing, false)
+	rt, err := criclient.NewRemoteRuntimeService(ctx, withScheme(endpoint), connectTimeout, noop.NewTracerProvider(), false)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to CRI image service at %q: %w", endpoint, err), runtime.Close(ctx))
+		return nil, fmt.Errorf("connect to container runtime %q: %w", endpoint, err)
 	}
-	return &Runtime{runtime, images}, nil
+	img, err := criclient.NewRemoteImageService(ctx, withScheme(imageEndpoint), connectTimeout, noop.NewTracerProvider(), false)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to image service %q: %w", imageEndpoint, err), rt.Close(ctx))
+	}
+	return &Runtime{RuntimeService: rt, images: img}, nil
 }
 
-// Close ends both connections.
+func withScheme(endpoint string) string {
+	if strings.HasPrefix(endpoint, "/") {
+		return "unix://" + endpoint
+	}
+	return endpoint
+}
+
+// ExecSync names a timeout by cri.ErrExecTimedOut, as every Runtime here.
+func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) ([]byte, []byte, error) {
+	out, errOut, err := r.RuntimeService.ExecSync(ctx, id, cmd, timeout)
+	if errors.Is(err, criclient.ErrCommandTimedOut) {
+		err = cri.ExecTimeout(cmd, timeout)
+	}
+	return out, errOut, err
+}
+
+// ListImages asks the image service.
+func (r *Runtime) ListImages(ctx context.Context, f *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error) {
+	return r.images.ListImages(ctx, f)
+}
+
+// ImageStatus asks the image service.
+func (r *Runtime) ImageStatus(ctx context.Context, spec *runtimeapi.ImageSpec, verbose bool) (*runtimeapi.ImageStatusResponse, error) {
+	return r.images.ImageStatus(ctx, spec, verbose)
+}
+
+// PullImage asks the image service.
+func (r *Runtime) PullImage(ctx context.Context, spec *runtimeapi.ImageSpec, auth *runtimeapi.AuthConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
+	return r.images.PullImage(ctx, spec, auth, sandbox)
+}
+
+// RemoveImage asks the image service.
+func (r *Runtime) RemoveImage(ctx context.Context, spec *runtimeapi.ImageSpec) error {
+	return r.images.RemoveImage(ctx, spec)
+}
+
+// ImageFsInfo asks the image service.
+func (r *Runtime) ImageFsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoResponse, error) {
+	return r.images.ImageFsInfo(ctx)
+}
+
+// Close closes both connections.
 func (r *Runtime) Close(ctx context.Context) error {
-	return errors.Join(r.RuntimeService.Close(ctx), r.ImageManagerService.Close(ctx))
+	return errors.Join(r.RuntimeService.Close(ctx), r.images.Close(ctx))
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,77 +19,87 @@ import (
 )
 
 const (
-	// maxMessageBytes is what kubelet's client accepts.
-	maxMessageBytes = 16 << 20
-	// stopTimeout bounds the wait for calls under way when the server stops; streams of events would wait for ever.
-	stopTimeout = 2 * time.Second
+	maxMessage  = 16 << 20 // both ways, as containerd's CRI
+	stopTimeout = 5 * time.Second
+	maxSocket   = 107 // bytes of a unix socket path that the kernel takes
 )
 
-// Run serves rt on the unix socket at path until ctx ends. A socket that nobody listens on is replaced; one that
-// somebody does is an error that names it.
-func Run(ctx context.Context, rt cri.Runtime, path string, log *slog.Logger) error {
-	l, err := listen(path)
+// Serve listens on endpoint ("unix:///run/reeve/cri.sock" or a path) and answers for rt until ctx ends; then it lets
+// calls under way finish for a moment. A stale socket is replaced; one that answers is an error.
+func Serve(ctx context.Context, endpoint string, rt cri.Runtime, log *slog.Logger) error {
+	l, err := Listen(endpoint)
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessageBytes), grpc.MaxSendMsgSize(maxMessageBytes), grpc.ReadBufferSize(8<<10), grpc.WriteBufferSize(8<<10))
-	runtimeapi.RegisterRuntimeServiceServer(s, &runtimeServer{rt: rt})
-	runtimeapi.RegisterImageServiceServer(s, &imageServer{rt: rt})
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
-	log.Info("Served CRI", logkey.Path, path)
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve CRI on %q: %w", path, err)
-	case <-ctx.Done():
-	}
-	stopped := make(chan struct{})
-	go func() {
-		s.GracefulStop()
-		close(stopped)
-	}()
-	select {
-	case <-stopped:
-	case <-time.After(stopTimeout):
-		s.Stop()
-		<-stopped
-	}
-	<-served
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove CRI socket %q: %w", path, err)
-	}
-	return nil
+	return ServeListener(ctx, l, rt, log)
 }
 
-// listen makes the socket in a folder that nobody else can enter, gives it its mode, and only then moves it to its
-// place: between bind and chmod nobody can connect.
-func listen(path string) (_ net.Listener, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("listen on CRI socket %q: %w", path, err)
+// Listen opens the socket with mode 0600.
+func Listen(endpoint string) (net.Listener, error) {
+	path := strings.TrimPrefix(endpoint, "unix://")
+	switch {
+	case strings.Contains(path, "://") || !filepath.IsAbs(path):
+		return nil, fmt.Errorf("CRI endpoint %q is invalid: use unix:///absolute/path", endpoint)
+	case len(path)+len(".new") > maxSocket:
+		return nil, fmt.Errorf("CRI endpoint %q: the path has %d bytes, a unix socket takes %d", endpoint, len(path), maxSocket-len(".new"))
+	}
+	if st, err := os.Lstat(path); err == nil {
+		if st.Mode().Type() != os.ModeSocket {
+			return nil, fmt.Errorf("CRI endpoint %q: there is a file that is no socket, move it away", endpoint)
 		}
-	}()
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, errors.New("another program listens on it; stop it or give another path")
+		if c, err := net.Dial("unix", path); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("CRI endpoint %q is in use by another process", endpoint)
+		}
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("CRI endpoint %q: %w", endpoint, err)
 	}
-	private, err := os.MkdirTemp(filepath.Dir(path), ".cri-")
+	os.Remove(path + ".new")
+	// Bound under another name, and renamed once its mode is right.
+	l, err := net.Listen("unix", path+".new")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("CRI endpoint %q: %w", endpoint, err)
 	}
-	defer os.RemoveAll(private)
-	made := filepath.Join(private, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: made, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false) // it would unlink the name of its birth
-	if err := errors.Join(os.Chmod(made, 0o600), os.Rename(made, path)); err != nil {
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(path+".new", 0o600), os.Rename(path+".new", path)); err != nil {
 		l.Close()
-		return nil, err
+		return nil, fmt.Errorf("CRI endpoint %q: %w", endpoint, err)
 	}
-	return l, nil
+	return &unlinker{Listener: l, path: path}, nil
+}
+
+type unlinker struct {
+	net.Listener
+	path string
+}
+
+func (u *unlinker) Close() error {
+	os.Remove(u.path)
+	return u.Listener.Close()
+}
+
+// ServeListener is Serve on a listener of the caller's.
+func ServeListener(ctx context.Context, l net.Listener, rt cri.Runtime, log *slog.Logger) error {
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.ReadBufferSize(8<<10), grpc.WriteBufferSize(8<<10), grpc.SharedWriteBuffer(true))
+	s := &service{rt: rt, ctx: ctx}
+	runtimeapi.RegisterRuntimeServiceServer(g, s)
+	runtimeapi.RegisterImageServiceServer(g, s)
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		t := time.AfterFunc(stopTimeout, g.Stop)
+		defer t.Stop()
+		g.GracefulStop()
+	})
+	log.Info("Serving CRI", logkey.Path, l.Addr().String())
+	err := g.Serve(l)
+	if !stop() {
+		<-stopped
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
