@@ -181,7 +181,7 @@ func (c *Controller) reconcile(_ context.Context, key string) error {
 		}
 	}
 	if c.tracker.StaleSlices(svc, existing) {
-		return fmt.Errorf("reconcile EndpointSlices of Service %q: the cache has not seen the last write yet", key)
+		return fmt.Errorf("reconcile EndpointSlices of Service %q: the cache has not seen the last write: %w", key, loop.ErrLater)
 	}
 	changed := c.triggers.ComputeEndpointLastChangeTriggerTime(namespace, svc, pods)
 	if err := c.reconciler.Reconcile(klog.Background(), svc, pods, existing, changed); err != nil {

@@ -25,6 +25,9 @@ const (
 // Reconcile brings one object, named by its "namespace/name" or "name", to what it should be. An error means: again, later.
 type Reconcile func(ctx context.Context, key string) error
 
+// ErrLater wraps what is no failure: the key is tried again after a short and growing while, and nobody is bothered.
+var ErrLater = errors.New("not yet")
+
 // Loop runs a Reconcile for keys, never the same key twice at once.
 type Loop struct {
 	name    string
@@ -153,8 +156,9 @@ func (l *Loop) next(ctx context.Context) bool {
 		return true
 	case ctx.Err() != nil:
 		return true
-	case apierrors.IsConflict(err):
-		l.log.Debug("Retried after a conflict", "key", key, logkey.Err, err)
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err), errors.Is(err, ErrLater):
+		// The cache is behind: it had not seen a change or a deletion yet.
+		l.log.Debug("Retried with a newer picture", "key", key, logkey.Err, err)
 	default:
 		l.log.Warn("Failed to reconcile", "key", key, "retries", l.queue.NumRequeues(key), logkey.Err, err)
 	}

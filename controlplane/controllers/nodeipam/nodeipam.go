@@ -38,6 +38,7 @@ type Controller struct {
 	mu    sync.Mutex
 	pools []*Pool
 	held  map[string][]netip.Prefix // by node name
+	wrote map[string]types.UID      // nodes whose range we wrote, which the cache may not show yet
 	ready bool
 }
 
@@ -45,7 +46,7 @@ type Controller struct {
 func New(env loop.Env, cfg Config) (*Controller, error) {
 	c := &Controller{
 		client: env.Client, recorder: env.Recorder("cidrAllocator"),
-		nodes: env.Informers.Core().V1().Nodes().Lister(), held: map[string][]netip.Prefix{},
+		nodes: env.Informers.Core().V1().Nodes().Lister(), held: map[string][]netip.Prefix{}, wrote: map[string]types.UID{},
 	}
 	for _, cidr := range cfg.ClusterCIDRs {
 		mask := cfg.MaskIPv6
@@ -119,6 +120,7 @@ func (c *Controller) release(name string) {
 		}
 	}
 	delete(c.held, name)
+	delete(c.wrote, name)
 }
 
 func (c *Controller) reconcile(ctx context.Context, name string) error {
@@ -137,6 +139,9 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	}
 	if len(node.Spec.PodCIDRs) > 0 {
 		c.hold(node)
+		return nil
+	}
+	if c.wrote[name] == node.UID {
 		return nil
 	}
 	c.release(name) // a node of the same name that was made anew
@@ -163,7 +168,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 		}
 		return fmt.Errorf("write pod ranges %v of node %q: %w", strs, name, err)
 	}
-	c.held[name] = ranges
+	c.held[name], c.wrote[name] = ranges, node.UID
 	c.Log().Info("Assigned pod range", logkey.Node, name, "podCIDRs", strs)
 	return nil
 }

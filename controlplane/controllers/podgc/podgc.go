@@ -75,6 +75,7 @@ func outOfService(n *v1.Node) bool {
 // doomed is a pod to remove and what to write into it first.
 type doomed struct {
 	pod             *v1.Pod
+	why             string
 	reason, message string // of the DisruptionTarget condition; empty: none
 }
 
@@ -85,11 +86,11 @@ func plan(pods []*v1.Pod, node func(string) *v1.Node, gone func(string) bool, th
 		n := node(p.Spec.NodeName)
 		switch {
 		case p.Spec.NodeName == "" && p.DeletionTimestamp != nil:
-			out = append(out, doomed{pod: p})
+			out = append(out, doomed{pod: p, why: "deleted before it got a node"})
 		case p.Spec.NodeName != "" && n == nil && gone(p.Spec.NodeName):
-			out = append(out, doomed{p, "DeletionByPodGC", "PodGC: node no longer exists"})
+			out = append(out, doomed{p, "node no longer exists", "DeletionByPodGC", "PodGC: node no longer exists"})
 		case n != nil && p.DeletionTimestamp != nil && outOfService(n) && !nodeReady(n):
-			out = append(out, doomed{pod: p})
+			out = append(out, doomed{pod: p, why: "node is out of service"})
 		case podctl.Finished(p) && p.DeletionTimestamp == nil:
 			done = append(done, p)
 		}
@@ -97,7 +98,7 @@ func plan(pods []*v1.Pod, node func(string) *v1.Node, gone func(string) bool, th
 	if extra := len(done) - threshold; extra > 0 && threshold > 0 {
 		slices.SortStableFunc(done, func(a, b *v1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 		for _, p := range done[:extra] {
-			out = append(out, doomed{pod: p})
+			out = append(out, doomed{pod: p, why: "too many finished pods"})
 		}
 	}
 	return out
@@ -184,6 +185,6 @@ func (c *Controller) remove(ctx context.Context, d doomed) error {
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("delete pod %q: %w", key, err)
 	}
-	c.Log().Info("Removed pod", logkey.Pod, key, "reason", d.message)
+	c.Log().Info("Removed pod", logkey.Pod, key, "reason", d.why)
 	return nil
 }
