@@ -26,11 +26,13 @@ type Runtime struct {
 
 var _ cri.Runtime = (*Runtime)(nil)
 
-// New connects to a runtime endpoint, and to imageEndpoint for images if that is not empty. A bare path means unix://.
-func New(ctx context.Context, endpoint, imageEndpoint string) (*Runtime, error) {
-	if imageEndpoint == "" {
-		imageEndpoint = endpoint
-	}
+// New connects to an endpoint that serves both runtime and images. A bare path means unix://.
+func New(ctx context.Context, endpoint string) (*Runtime, error) {
+	return NewSplit(ctx, endpoint, endpoint)
+}
+
+// NewSplit connects to one endpoint for the runtime and another for images.
+func NewSplit(ctx context.Context, endpoint, imageEndpoint string) (*Runtime, error) {
 	rt, err := criclient.NewRemoteRuntimeService(ctx, withScheme(endpoint), connectTimeout, noop.NewTracerProvider(), false)
 	if err != nil {
 		return nil, fmt.Errorf("connect to container runtime %q: %w", endpoint, err)

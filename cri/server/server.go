@@ -24,9 +24,9 @@ const (
 	maxSocket   = 107 // bytes of a unix socket path that the kernel takes
 )
 
-// Serve listens on endpoint ("unix:///run/reeve/cri.sock" or a path) and answers for rt until ctx ends; then it lets
+// Run listens on endpoint ("unix:///run/reeve/cri.sock" or a path) and answers for rt until ctx ends; then it lets
 // calls under way finish for a moment. A stale socket is replaced; one that answers is an error.
-func Serve(ctx context.Context, endpoint string, rt cri.Runtime, log *slog.Logger) error {
+func Run(ctx context.Context, rt cri.Runtime, endpoint string, log *slog.Logger) error {
 	l, err := Listen(endpoint)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (u *unlinker) Close() error {
 	return u.Listener.Close()
 }
 
-// ServeListener is Serve on a listener of the caller's.
+// ServeListener is Run on a listener of the caller's.
 func ServeListener(ctx context.Context, l net.Listener, rt cri.Runtime, log *slog.Logger) error {
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.ReadBufferSize(8<<10), grpc.WriteBufferSize(8<<10), grpc.SharedWriteBuffer(true))

@@ -49,7 +49,7 @@ func start(t *testing.T) (*fake.Runtime, *remote.Runtime, string) {
 			t.Errorf("socket was left: %v", err)
 		}
 	})
-	rt, err := remote.New(ctx, path, "")
+	rt, err := remote.New(ctx, path)
 	if err != nil {
 		t.Fatal(err)
 	}
