@@ -68,9 +68,10 @@ wait_for() {
   done
 }
 wait_for 60 "the credential" test -s "$KUBECONFIG"
-wait_for 60 "the node" kubectl get nodes -o name --request-timeout=2s
+node_registered() { [ -n "$(kubectl get nodes -o name --request-timeout=2s)" ]; }
+wait_for 60 "the node" node_registered
 kubectl wait --for=condition=Ready node --all --timeout=60s
-printf 'Node Ready %.1f s after the start\n' "$(echo "$(date +%s.%N) $began" | awk '{print $1 - $2}')"
+printf 'Node Ready %.1f s after the start\n' "$(awk "BEGIN {print $(date +%s.%N) - $began}")"
 kubectl get nodes -o wide
 
 say "Deploying three pods and a Service"
