@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -218,23 +219,32 @@ func TestChangesAreAnsweredAtOnce(t *testing.T) {
 }
 
 func TestAnswersGoOnWhileTheAPIIsAway(t *testing.T) {
+	var mu sync.Mutex
+	var away bool
 	var watches []*watch.FakeWatcher
-	f := start(t, func(c *Config) {
+	start(t, func(c *Config) {
 		api := c.Client.(*fake.Clientset)
+		api.PrependReactor("*", "*", func(ktesting.Action) (bool, runtime.Object, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return away, nil, apierrors.NewServiceUnavailable("away")
+		})
 		api.PrependWatchReactor("*", func(ktesting.Action) (bool, watch.Interface, error) {
-			w := watch.NewFake()
-			watches = append(watches, w)
-			return true, w, nil
+			mu.Lock()
+			defer mu.Unlock()
+			if away {
+				return true, nil, apierrors.NewServiceUnavailable("away")
+			}
+			watches = append(watches, watch.NewFake())
+			return true, watches[len(watches)-1], nil
 		})
 	})
 	// From here on every request fails, and the watches break.
-	f.api.PrependReactor("*", "*", func(ktesting.Action) (bool, runtime.Object, error) {
-		return true, nil, apierrors.NewServiceUnavailable("away")
-	})
-	f.api.PrependWatchReactor("*", func(ktesting.Action) (bool, watch.Interface, error) {
-		return true, nil, apierrors.NewServiceUnavailable("away")
-	})
-	for _, w := range watches {
+	mu.Lock()
+	away = true
+	broken := watches
+	mu.Unlock()
+	for _, w := range broken {
 		w.Stop()
 	}
 	for range 20 {
