@@ -327,7 +327,8 @@ func (m *Manager) podsOnDisk() []types.UID {
 const (
 	// passTimeout bounds one attempt to set up a pod's volumes: an object that does not come, a token that is not given.
 	passTimeout = 30 * time.Second
-	// retryFirst doubles to retryMax between attempts that failed, as kubelet's volume operations do.
-	retryFirst = 500 * time.Millisecond
+	// retryFirst doubles to retryMax between attempts that failed (kubelet's volume operations begin at 500 ms and end at
+	// the same 2 min; what fails at first is mostly a cache some milliseconds behind).
+	retryFirst = 50 * time.Millisecond
 	retryMax   = 2 * time.Minute
 )

@@ -9,6 +9,7 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -18,6 +19,9 @@ const (
 	tokenLifePart = 0.8
 	tokenMaxAge   = 24 * time.Hour
 	tokenJitter   = 10 * time.Second
+	// tokenRetryFirst doubles to tokenRetryMax between requests that were refused: some 600 ms in all.
+	tokenRetryFirst = 5 * time.Millisecond
+	tokenRetryMax   = 320 * time.Millisecond
 	// defaultTokenSeconds of core/v1.
 	defaultTokenSeconds int64 = 3600
 )
@@ -76,7 +80,7 @@ func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, src *corev1.Servi
 	if src.Audience != "" {
 		tr.Spec.Audiences = []string{src.Audience}
 	}
-	got, err := c.src.CreateToken(ctx, pod.Namespace, name, tr)
+	got, err := c.create(ctx, pod.Namespace, name, tr)
 	if err != nil {
 		if ok && now.Before(held.expires) {
 			return held.token, now.Add(tokenJitter + rand.N(tokenJitter)), nil
@@ -92,6 +96,22 @@ func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, src *corev1.Servi
 	c.tokens[k] = held
 	c.mu.Unlock()
 	return held.token, held.renewAt, nil
+}
+
+// create asks for a token, and again for a moment when it is refused: the pod may have reached this node before it reached
+// the caches from which the API server's admission judges what a node may ask for.
+func (c *tokenCache) create(ctx context.Context, namespace, name string, tr *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+	for delay := tokenRetryFirst; ; delay *= 2 {
+		got, err := c.src.CreateToken(ctx, namespace, name, tr.DeepCopy())
+		if err == nil || delay > tokenRetryMax || !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(delay):
+		}
+	}
 }
 
 // renewAt is when a token that was issued now and ends at expires is to be renewed. Pure.

@@ -1,11 +1,15 @@
 package volumes
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -54,4 +58,36 @@ func TestTokenLife(t *testing.T) {
 			t.Errorf("after the API server came back: %q, %v", tok, err)
 		}
 	})
+}
+
+// The first refusals of a node's request are a cache that lags, not the answer.
+func TestTokenRefusedAtFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &refusing{n: 4}
+		c := newTokenCache(src)
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}}
+		ask := func() error {
+			_, _, err := c.get(t.Context(), pod, &corev1.ServiceAccountTokenProjection{Path: "token"})
+			return err
+		}
+		if err := ask(); err != nil {
+			t.Errorf("after 4 refusals: %v", err)
+		}
+		src.n = 1000
+		c.forget("u")
+		start := time.Now()
+		if err := ask(); !apierrors.IsForbidden(err) || time.Since(start) > time.Second {
+			t.Errorf("refused for good: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+type refusing struct{ n int }
+
+func (r *refusing) CreateToken(_ context.Context, _, sa string, tr *authv1.TokenRequest) (*authv1.TokenRequest, error) {
+	if r.n--; r.n >= 0 {
+		return nil, apierrors.NewForbidden(corev1.Resource("serviceaccounts"), sa, errors.New("node requested token bound to a pod scheduled on a different node"))
+	}
+	tr.Status = authv1.TokenRequestStatus{Token: "t", ExpirationTimestamp: metav1.NewTime(time.Now().Add(time.Hour))}
+	return tr, nil
 }

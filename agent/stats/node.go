@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -147,6 +148,9 @@ func rlimits(at time.Time) *statsapi.RlimitStats {
 	return &statsapi.RlimitStats{Time: metav1.NewTime(at), MaxPID: &maxPID, NumOfRunningProcesses: &running}
 }
 
+// podLink are the node's ends of pods' links: those of CNI plugins, and of the built-in network.
+var podLink = regexp.MustCompile(`^(veth.*|cali.*|lxc.*|rv[0-9a-f]{12})$`)
+
 // nodeNetwork reads this process's interfaces, without the pods' ends of their links.
 func nodeNetwork(at time.Time) *statsapi.NetworkStats {
 	data, err := os.ReadFile("/proc/self/net/dev")
@@ -162,7 +166,7 @@ func parseNetDev(data []byte, first string, at time.Time) *statsapi.NetworkStats
 	for l := range bytes.Lines(data) {
 		name, rest, ok := strings.Cut(strings.TrimSpace(string(l)), ":")
 		f := strings.Fields(rest)
-		if !ok || len(f) < 11 || name == "lo" || strings.HasPrefix(name, "veth") {
+		if !ok || len(f) < 11 || name == "lo" || podLink.MatchString(name) {
 			continue
 		}
 		num := func(i int) *uint64 {

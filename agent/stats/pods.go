@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	info "github.com/google/cadvisor/info/v1"
@@ -82,8 +84,9 @@ func (p *Provider) pod(pw podWorld, layers map[string]*runtimeapi.ContainerStats
 		return ps, true
 	}
 	if p.cfg.Volumes != nil {
-		for name, path := range p.cfg.Volumes(types.UID(pw.uid)) {
-			v, onDisk, err := p.volume(name, path)
+		vols := p.cfg.Volumes(types.UID(pw.uid))
+		for _, name := range slices.Sorted(maps.Keys(vols)) {
+			v, onDisk, err := p.volume(name, vols[name])
 			if err != nil {
 				continue
 			}

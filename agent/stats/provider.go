@@ -139,7 +139,7 @@ func cpuStats(at time.Time, usage uint64, rate *uint64) *statsapi.CPUStats {
 
 func memoryStats(at time.Time, m *info.MemoryStats, limit uint64) *statsapi.MemoryStats {
 	out := &statsapi.MemoryStats{Time: metav1.NewTime(at), UsageBytes: &m.Usage, WorkingSetBytes: &m.WorkingSet, RSSBytes: &m.RSS,
-		PageFaults: &m.ContainerData.Pgfault, MajorPageFaults: &m.ContainerData.Pgmajfault}
+		PageFaults: &m.HierarchicalData.Pgfault, MajorPageFaults: &m.HierarchicalData.Pgmajfault}
 	if limit > 0 {
 		avail := uint64(0)
 		if m.WorkingSet < limit {
