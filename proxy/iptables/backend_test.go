@@ -13,7 +13,7 @@ import (
 
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
-	"github.com/reevehq/reeve/proxy/plan/story"
+	"github.com/reevehq/reeve/proxy/story"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden rules")

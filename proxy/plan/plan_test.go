@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/reevehq/reeve/proxy/plan"
-	"github.com/reevehq/reeve/proxy/plan/story"
+	"github.com/reevehq/reeve/proxy/story"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden plans")
