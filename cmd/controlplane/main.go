@@ -19,6 +19,7 @@ import (
 	"github.com/reevehq/reeve/controlplane"
 	"github.com/reevehq/reeve/internal/datadir"
 	"github.com/reevehq/reeve/internal/supervise"
+	"github.com/reevehq/reeve/systemd"
 )
 
 // exitConfig is sysexits.h's EX_CONFIG: the user has to mend something, starting again would not help.
@@ -62,7 +63,14 @@ func command() *cobra.Command {
 				return &controlplane.ConfigError{Err: fmt.Errorf("--log-format %q is unknown; use text or json", format)}
 			}
 			c.NodePorts = nodePorts
-			c.OnReady = supervise.NotifyReady
+			// The API server's library would report readiness before the bootstrap objects exist.
+			socket := os.Getenv("NOTIFY_SOCKET")
+			os.Unsetenv("NOTIFY_SOCKET")
+			c.OnReady = func() {
+				supervise.NotifyReady()
+				os.Setenv("NOTIFY_SOCKET", socket)
+				systemd.NewNotifier(c.Logger).Ready("control plane is ready")
+			}
 			dir, err := datadir.Open(c.DataDir)
 			if err != nil {
 				return &controlplane.ConfigError{Err: err}

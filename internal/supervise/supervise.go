@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -120,7 +121,7 @@ func runOnce(ctx context.Context, log *slog.Logger, c Child) (exitCode int, err 
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{read, readyWrite} // descriptors 3 and 4 of the child
-	cmd.Env = append(append(os.Environ(), c.Env...), lifelineEnv+"=3", readyEnv+"=4")
+	cmd.Env = append(append(environment(), c.Env...), lifelineEnv+"=3", readyEnv+"=4")
 	// A group of its own, so that a terminal's Ctrl-C reaches the supervisor alone and it decides the order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Start()
@@ -173,4 +174,12 @@ func runOnce(ctx context.Context, log *slog.Logger, c Child) (exitCode int, err 
 		return cmd.ProcessState.ExitCode(), nil
 	}
 	return -1, err
+}
+
+// environment is the supervisor's without the service manager's socket: the supervisor alone says when the service is
+// ready, and libraries in a child (the API server's) would say it for a part.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "NOTIFY_SOCKET=") || strings.HasPrefix(kv, "WATCHDOG_")
+	})
 }

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 		defer stop()
 		appendLine(os.Getenv("SUPERVISE_LOG"), "start "+strconv.Itoa(os.Getpid()))
+		if s, ok := os.LookupEnv("NOTIFY_SOCKET"); ok {
+			appendLine(os.Getenv("SUPERVISE_LOG"), "leak "+s)
+		}
 		NotifyReady()
 		if code, err := strconv.Atoi(os.Getenv("SUPERVISE_EXIT")); err == nil {
 			os.Exit(code)
@@ -73,6 +76,7 @@ func waitLines(t *testing.T, path, prefix string, n int) []string {
 }
 
 func TestKilledChildIsStartedAgainAndStoppedAtTheEnd(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/nonexistent")
 	path := filepath.Join(t.TempDir(), "log")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -105,6 +109,9 @@ func TestKilledChildIsStartedAgainAndStoppedAtTheEnd(t *testing.T) {
 	}
 	if got := waitLines(t, path, "end ", 1); got[0] != second[1] {
 		t.Fatalf("child %s ended cleanly, want %s", got[0], second[1])
+	}
+	if text, err := os.ReadFile(path); err != nil || strings.Contains(string(text), "leak") {
+		t.Errorf("the child saw the service manager's socket: %s, %v", text, err)
 	}
 }
 

@@ -17,24 +17,26 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
+
+	"github.com/reevehq/reeve/tests/integration/apiserver"
 )
 
 func namespace(t *testing.T, name string) string {
 	t.Helper()
-	_, err := shared.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := shared.Admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(t, "create namespace", err)
 	return name
 }
 
 func account(t *testing.T, ns, name string) {
 	t.Helper()
-	_, err := shared.admin.CoreV1().ServiceAccounts(ns).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := shared.Admin.CoreV1().ServiceAccounts(ns).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(t, "create service account", err)
 }
 
 func secret(t *testing.T, ns, name string) {
 	t.Helper()
-	_, err := shared.admin.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := shared.Admin.CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(t, "create secret", err)
 }
 
@@ -49,14 +51,14 @@ func boundPod(t *testing.T, ns, name, node, mounts string) *corev1.Pod {
 		p.Spec.Volumes = []corev1.Volume{{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: mounts}}}}
 		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "s", MountPath: "/s"}}
 	}
-	out, err := shared.admin.CoreV1().Pods(ns).Create(t.Context(), p, metav1.CreateOptions{})
+	out, err := shared.Admin.CoreV1().Pods(ns).Create(t.Context(), p, metav1.CreateOptions{})
 	must(t, "create pod", err)
 	return out
 }
 
 func nodeClient(t *testing.T, name string) kubernetes.Interface {
 	t.Helper()
-	return shared.user(t, "system:node:"+name, "system:nodes")
+	return shared.User(t, "system:node:"+name, "system:nodes")
 }
 
 func node(name string) *corev1.Node { return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}} }
@@ -144,7 +146,7 @@ func TestBoundTokenDiesWithItsPod(t *testing.T) {
 	if in := time.Until(resp.Status.ExpirationTimestamp.Time); in > 2*time.Hour {
 		t.Errorf("the holder is told %v", in)
 	}
-	holder := shared.bearer(t, resp.Status.Token)
+	holder := shared.Bearer(t, resp.Status.Token)
 	self, err := holder.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	must(t, "use the token", err)
 	u := self.Status.UserInfo
@@ -152,19 +154,19 @@ func TestBoundTokenDiesWithItsPod(t *testing.T) {
 		u.Extra["authentication.kubernetes.io/pod-uid"][0] != string(pod.UID) {
 		t.Errorf("user is %+v", u)
 	}
-	review, err := shared.admin.AuthenticationV1().TokenReviews().Create(ctx,
+	review, err := shared.Admin.AuthenticationV1().TokenReviews().Create(ctx,
 		&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: resp.Status.Token}}, metav1.CreateOptions{})
 	if err != nil || !review.Status.Authenticated {
 		t.Errorf("TokenReview: %+v, %v", review.Status, err)
 	}
-	review, err = shared.admin.AuthenticationV1().TokenReviews().Create(ctx,
+	review, err = shared.Admin.AuthenticationV1().TokenReviews().Create(ctx,
 		&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: resp.Status.Token, Audiences: []string{"vault"}}}, metav1.CreateOptions{})
 	if err != nil || review.Status.Authenticated {
 		t.Errorf("TokenReview for a foreign audience: %+v, %v", review.Status, err)
 	}
 
-	must(t, "delete the pod", shared.admin.CoreV1().Pods(ns).Delete(ctx, "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}))
-	eventually(t, "the token must end with its pod", func(ctx context.Context) error {
+	must(t, "delete the pod", shared.Admin.CoreV1().Pods(ns).Delete(ctx, "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}))
+	apiserver.Eventually(t, "the token must end with its pod", func(ctx context.Context) error {
 		_, err := holder.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		if apierrors.IsUnauthorized(err) {
 			return nil
@@ -185,7 +187,7 @@ func bootstrapToken(t *testing.T, id string, change func(map[string]string)) str
 	if change != nil {
 		change(data)
 	}
-	_, err := shared.admin.CoreV1().Secrets(metav1.NamespaceSystem).Create(t.Context(), &corev1.Secret{
+	_, err := shared.Admin.CoreV1().Secrets(metav1.NamespaceSystem).Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-" + id}, Type: corev1.SecretTypeBootstrapToken, StringData: data}, metav1.CreateOptions{})
 	must(t, "create bootstrap token", err)
 	return id + ".0123456789abcdef"
@@ -193,12 +195,12 @@ func bootstrapToken(t *testing.T, id string, change func(map[string]string)) str
 
 func TestBootstrapTokenOpensLittleAndEnds(t *testing.T) {
 	ctx := t.Context()
-	joiner := shared.bearer(t, bootstrapToken(t, "aaaaaa", nil))
+	joiner := shared.Bearer(t, bootstrapToken(t, "aaaaaa", nil))
 	who := func(ctx context.Context) error {
 		_, err := joiner.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		return err
 	}
-	eventually(t, "the token holds", who)
+	apiserver.Eventually(t, "the token holds", who)
 	_, err := joiner.CoreV1().Secrets(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{})
 	forbidden(t, "reading secrets", err)
 	_, err = joiner.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
@@ -208,17 +210,17 @@ func TestBootstrapTokenOpensLittleAndEnds(t *testing.T) {
 	_, err = joiner.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{})
 	forbidden(t, "certificate requests, without the group that the node token has", err)
 
-	expired := shared.bearer(t, bootstrapToken(t, "bbbbbb", func(d map[string]string) {
+	expired := shared.Bearer(t, bootstrapToken(t, "bbbbbb", func(d map[string]string) {
 		d["expiration"] = time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
 	}))
 	_, err = expired.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	unauthorized(t, "an expired token", err)
-	wrong := shared.bearer(t, "aaaaaa.ffffffffffffffff")
+	wrong := shared.Bearer(t, "aaaaaa.ffffffffffffffff")
 	_, err = wrong.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	unauthorized(t, "a wrong secret", err)
 
-	must(t, "revoke", shared.admin.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, "bootstrap-token-aaaaaa", metav1.DeleteOptions{}))
-	eventually(t, "a revoked token ends", func(ctx context.Context) error {
+	must(t, "revoke", shared.Admin.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, "bootstrap-token-aaaaaa", metav1.DeleteOptions{}))
+	apiserver.Eventually(t, "a revoked token ends", func(ctx context.Context) error {
 		if err := who(ctx); !apierrors.IsUnauthorized(err) {
 			return fmt.Errorf("got %v", err)
 		}
@@ -228,7 +230,7 @@ func TestBootstrapTokenOpensLittleAndEnds(t *testing.T) {
 
 func TestAnonymousSeesHealthOnly(t *testing.T) {
 	ctx := t.Context()
-	anonymous := client(t, shared.config())
+	anonymous := shared.Anonymous(t)
 	for _, path := range []string{"/readyz", "/healthz", "/livez", "/version"} {
 		must(t, "anonymous "+path, anonymous.Discovery().RESTClient().Get().AbsPath(path).Do(ctx).Error())
 	}
@@ -236,13 +238,13 @@ func TestAnonymousSeesHealthOnly(t *testing.T) {
 	forbidden(t, "anonymous /api", anonymous.Discovery().RESTClient().Get().AbsPath("/api").Do(ctx).Error())
 	_, err := anonymous.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 	forbidden(t, "anonymous pods", err)
-	_, err = shared.bearer(t, "nonsense").CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+	_, err = shared.Bearer(t, "nonsense").CoreV1().Pods("").List(ctx, metav1.ListOptions{})
 	unauthorized(t, "a nonsense token", err)
 }
 
 func bind(t *testing.T, ns, role string, subject rbacv1.Subject) {
 	t.Helper()
-	_, err := shared.admin.RbacV1().RoleBindings(ns).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{GenerateName: "b-"},
+	_, err := shared.Admin.RbacV1().RoleBindings(ns).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{GenerateName: "b-"},
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}, Subjects: []rbacv1.Subject{subject}}, metav1.CreateOptions{})
 	must(t, "bind "+role, err)
 }
@@ -266,8 +268,8 @@ func TestBootstrapRolesByCanI(t *testing.T) {
 	for _, role := range []string{"view", "edit", "admin"} {
 		bind(t, ns, role, userSubject(role+"er"))
 	}
-	viewer, editor, admin := shared.user(t, "viewer"), shared.user(t, "editer"), shared.user(t, "adminer")
-	eventually(t, "the last binding has arrived", func(ctx context.Context) error {
+	viewer, editor, admin := shared.User(t, "viewer"), shared.User(t, "editer"), shared.User(t, "adminer")
+	apiserver.Eventually(t, "the last binding has arrived", func(ctx context.Context) error {
 		if ok, err := canI(ctx, admin, ns, "create", rbacv1.GroupName, "roles", ""); !ok {
 			return fmt.Errorf("not yet: %v", err)
 		}
@@ -307,20 +309,20 @@ func TestAccessReviews(t *testing.T) {
 	ns := namespace(t, "reviews")
 	bind(t, ns, "view", userSubject("jane"))
 	pods := &authorizationv1.ResourceAttributes{Namespace: ns, Verb: "list", Resource: "pods"}
-	eventually(t, "SubjectAccessReview sees the binding", func(ctx context.Context) error {
-		r, err := shared.admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+	apiserver.Eventually(t, "SubjectAccessReview sees the binding", func(ctx context.Context) error {
+		r, err := shared.Admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
 			Spec: authorizationv1.SubjectAccessReviewSpec{User: "jane", ResourceAttributes: pods}}, metav1.CreateOptions{})
 		if err != nil || !r.Status.Allowed {
 			return fmt.Errorf("%+v, %v", r.Status, err)
 		}
 		return nil
 	})
-	local, err := shared.admin.AuthorizationV1().LocalSubjectAccessReviews(ns).Create(ctx, &authorizationv1.LocalSubjectAccessReview{
+	local, err := shared.Admin.AuthorizationV1().LocalSubjectAccessReviews(ns).Create(ctx, &authorizationv1.LocalSubjectAccessReview{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns}, Spec: authorizationv1.SubjectAccessReviewSpec{User: "jane", ResourceAttributes: pods}}, metav1.CreateOptions{})
 	if err != nil || !local.Status.Allowed {
 		t.Errorf("LocalSubjectAccessReview: %+v, %v", local, err)
 	}
-	jane := shared.user(t, "jane")
+	jane := shared.User(t, "jane")
 	rules, err := jane.AuthorizationV1().SelfSubjectRulesReviews().Create(ctx, &authorizationv1.SelfSubjectRulesReview{
 		Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: ns}}, metav1.CreateOptions{})
 	must(t, "SelfSubjectRulesReview", err)
@@ -336,8 +338,8 @@ func TestEscalationIsRefused(t *testing.T) {
 	ctx := t.Context()
 	ns := namespace(t, "escalation")
 	bind(t, ns, "admin", userSubject("owner"))
-	owner := shared.user(t, "owner")
-	eventually(t, "the owner may write roles", func(ctx context.Context) error {
+	owner := shared.User(t, "owner")
+	apiserver.Eventually(t, "the owner may write roles", func(ctx context.Context) error {
 		if ok, err := canI(ctx, owner, ns, "create", rbacv1.GroupName, "roles", ""); !ok {
 			return fmt.Errorf("not yet: %v", err)
 		}
@@ -371,8 +373,6 @@ func TestEscalationIsRefused(t *testing.T) {
 	forbidden(t, "binding cluster-wide", err)
 
 	// Who may impersonate nobody cannot become somebody.
-	config := shared.config()
-	config.BearerToken = ""
 	_, err = owner.CoreV1().RESTClient().Get().Resource("nodes").SetHeader("Impersonate-User", "system:admin").SetHeader("Impersonate-Group", "system:masters").DoRaw(ctx)
 	forbidden(t, "impersonating an administrator", err)
 }
