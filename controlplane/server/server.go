@@ -190,6 +190,9 @@ func (s *Server) newBuiltin(base genericapiserver.Config, next genericapiserver.
 	if err := install(server, all); err != nil {
 		return nil, err
 	}
+	if err := s.serveIssuer(server); err != nil {
+		return nil, err
+	}
 	s.addHooks(server, client)
 	return server, nil
 }
