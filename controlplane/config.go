@@ -20,6 +20,8 @@ type Config struct {
 	// BindAddress is where the API listens; default 0.0.0.0. Port defaults to 6443.
 	BindAddress netip.Addr
 	Port        int
+	// Listener is served instead of BindAddress and Port where it is given. Run closes it.
+	Listener net.Listener
 	// AdvertiseIP is the address that nodes and pods reach the API by; default the address of the default route, or
 	// of the first interface that is up.
 	AdvertiseIP netip.Addr
@@ -69,6 +71,13 @@ func (c *Config) complete() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Listener != nil {
+		if at, ok := c.Listener.Addr().(*net.TCPAddr); ok {
+			c.BindAddress, c.Port = at.AddrPort().Addr().Unmap(), at.Port
+		} else {
+			errs = append(errs, fmt.Errorf("Listener is of network %q, not TCP", c.Listener.Addr().Network()))
+		}
 	}
 	if !c.BindAddress.IsValid() {
 		c.BindAddress = netip.IPv4Unspecified()
