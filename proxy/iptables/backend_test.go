@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
-	"github.com/reevehq/reeve/proxy/story"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden rules")
@@ -35,14 +35,14 @@ func TestStoriesAsRules(t *testing.T) {
 				}
 				k.inputs = nil
 				// The difference that the story makes over an empty cluster.
-				if err := b.Apply(t.Context(), s.Plan(story.Facts()), false); err != nil {
+				if err := b.Apply(t.Context(), planOf(s), false); err != nil {
 					t.Fatal(err)
 				}
 				if len(k.inputs) == 0 {
 					continue
 				}
 				full := newFakeKernel()
-				if err := New(testConfig(family), full).Apply(t.Context(), s.Plan(story.Facts()), true); err != nil {
+				if err := New(testConfig(family), full).Apply(t.Context(), planOf(s), true); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(full.dump(true), k.dump(true)); diff != "" {
@@ -62,6 +62,27 @@ func TestStoriesAsRules(t *testing.T) {
 			}
 		})
 	}
+}
+
+var storyFacts = plan.Facts{NodeName: "here", Zone: "a"}
+
+func planOf(s *story.Story) map[plan.Name]*plan.Planned {
+	out := map[plan.Name]*plan.Planned{}
+	for _, o := range s.Services {
+		svc, ours := plan.FromService(o)
+		if !ours {
+			continue
+		}
+		var own []plan.Slice
+		for _, o := range s.Slices {
+			if sl, ours := plan.FromSlice(o); ours && sl.Service == svc.Name {
+				own = append(own, sl)
+			}
+		}
+		p := plan.Plan(storyFacts, svc, own)
+		out[svc.Name] = &p
+	}
+	return out
 }
 
 // rulesOnly prints the chains that hold something of a Service.
@@ -131,7 +152,7 @@ func randomService(r *rand.Rand, i int) *plan.Planned {
 			Serving: r.IntN(2) == 0, Terminating: r.IntN(2) == 0, NodeName: []string{"here", "there"}[r.IntN(2)],
 		})
 	}
-	p := plan.Plan(story.Facts(), svc, []plan.Slice{sl})
+	p := plan.Plan(storyFacts, svc, []plan.Slice{sl})
 	return &p
 }
 
@@ -228,7 +249,7 @@ func TestRealIPTablesTakeTheStories(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, s := range stories {
-					if err := b.Apply(t.Context(), s.Plan(story.Facts()), false); err != nil {
+					if err := b.Apply(t.Context(), planOf(s), false); err != nil {
 						t.Errorf("%s: %v", s.Name, err)
 					}
 				}

@@ -11,24 +11,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/yaml"
-
-	"github.com/reevehq/reeve/proxy/plan"
 )
 
 // Story is one file.
 type Story struct {
 	Name     string
-	Services []plan.Service
-	Slices   []plan.Slice
-	// LeftAlone are the objects that are not the proxy's, as lines.
-	LeftAlone []string
+	Services []*corev1.Service
+	Slices   []*discoveryv1.EndpointSlice
 
 	path    string
 	archive *txtar.Archive
 }
-
-// Facts of the node in every story: here, in zone a.
-func Facts() plan.Facts { return plan.Facts{NodeName: "here", Zone: "a"} }
 
 // Load reads every story of a folder.
 func Load(dir string) ([]*Story, error) {
@@ -58,50 +51,21 @@ func (s *Story) read() error {
 		for doc := range strings.SplitSeq(string(f.Data), "\n---\n") {
 			switch f.Name {
 			case "services.yaml":
-				var o corev1.Service
-				if err := yaml.UnmarshalStrict([]byte(doc), &o); err != nil {
+				o := &corev1.Service{}
+				if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
 					return fmt.Errorf("%w in:\n%s", err, doc)
 				}
-				if svc, ours := plan.FromService(&o); ours {
-					s.Services = append(s.Services, svc)
-				} else {
-					s.LeftAlone = append(s.LeftAlone, "service "+o.Namespace+"/"+o.Name)
-				}
+				s.Services = append(s.Services, o)
 			case "slices.yaml":
-				var o discoveryv1.EndpointSlice
-				if err := yaml.UnmarshalStrict([]byte(doc), &o); err != nil {
+				o := &discoveryv1.EndpointSlice{}
+				if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
 					return fmt.Errorf("%w in:\n%s", err, doc)
 				}
-				if sl, ours := plan.FromSlice(&o); ours {
-					s.Slices = append(s.Slices, sl)
-				} else {
-					s.LeftAlone = append(s.LeftAlone, "slice "+o.Namespace+"/"+o.Name)
-				}
+				s.Slices = append(s.Slices, o)
 			}
 		}
 	}
 	return nil
-}
-
-// SlicesOf a Service.
-func (s *Story) SlicesOf(name plan.Name) []plan.Slice {
-	var out []plan.Slice
-	for _, sl := range s.Slices {
-		if sl.Service == name {
-			out = append(out, sl)
-		}
-	}
-	return out
-}
-
-// Plan decides every Service of the story.
-func (s *Story) Plan(facts plan.Facts) map[plan.Name]*plan.Planned {
-	out := map[plan.Name]*plan.Planned{}
-	for _, svc := range s.Services {
-		p := plan.Plan(facts, svc, s.SlicesOf(svc.Name))
-		out[svc.Name] = &p
-	}
-	return out
 }
 
 // Golden answers a section of the story; false when there is none.

@@ -1,3 +1,0 @@
-// Package story reads the proxy's test stories: txtar files with Services, EndpointSlices and what must come of them, the
-// same for the planner and for every backend. It is for tests only; it reads the files that it is named and starts nothing.
-package story
