@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// Options say what to read. Zero values: from the beginning of the current file to its end, both streams, plain.
+// Options say what to read. Zero values: all that is kept of the log, rotated files first, both streams, plain. (Kubelet
+// shows the current file only, so that a line can be gone from its answer a moment after it was written.)
 type Options struct {
 	Follow bool
-	// Tail is how many of the last lines to begin with; below 0: all of the current file. Lines are taken from rotated
-	// files too where the current one has too few.
+	// Tail is how many of the last lines to begin with; below 0: all.
 	Tail int64
-	// Since leaves out what is older. Rotated files are read as far as needed.
+	// Since leaves out what is older; files that were last written before it are not opened.
 	Since time.Time
 	// Timestamps puts each line's time before it.
 	Timestamps bool
@@ -149,13 +149,11 @@ func (r *reader) begin() error {
 				r.queue = append(r.queue, s)
 			}
 		}
-	case len(segs) > 0:
-		r.queue = segs[len(segs)-1:]
+	default:
+		r.queue = segs
 	}
-	if len(segs) == 0 || !segs[len(segs)-1].current {
-		if !r.o.Follow && len(r.queue) == 0 {
-			return fs.ErrNotExist
-		}
+	if len(segs) == 0 && !r.o.Follow {
+		return fs.ErrNotExist
 	}
 	return nil
 }
@@ -231,22 +229,44 @@ func (r *reader) next() (ok bool, err error) {
 	s := r.queue[0]
 	r.queue = r.queue[1:]
 	f, src, err := s.open()
-	if errors.Is(err, fs.ErrNotExist) {
-		// Rotated away between listing and opening. Its content is under another name now; look again by time.
-		if r.queue, err = r.newer(); err != nil || len(r.queue) == 0 {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	var id fileID
+	if err == nil {
+		if id, err = idOf(f); err != nil {
+			f.Close()
+			return false, err
+		}
+	}
+	if id != s.id {
+		// Rotation renamed it since it was listed: it has another name now, and the files after it others too.
+		if f != nil {
+			f.Close()
+		}
+		if r.queue, err = r.again(s); err != nil || len(r.queue) == 0 {
 			return false, err
 		}
 		return r.next()
 	}
-	if err != nil {
-		return false, err
-	}
-	r.f, r.src, r.gz = f, src, s.gz
-	if r.id, err = idOf(f); err != nil {
-		return false, err
-	}
+	r.f, r.src, r.gz, r.id = f, src, s.gz, id
 	r.br = bufio.NewReaderSize(r.src, readBuffer)
 	return true, nil
+}
+
+// again lists the files from a segment on that is not where it was listed.
+func (r *reader) again(lost segment) ([]segment, error) {
+	segs, err := segments(r.path)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range segs {
+		if s.id == lost.id {
+			segs[i].offset = lost.offset
+			return segs[i:], nil
+		}
+	}
+	return r.newer()
 }
 
 // records writes every whole record up to the present end of the file.

@@ -110,9 +110,9 @@ func TestRead(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{"current file", Options{Tail: -1}, "five\nsibetween\nx\n\n"},
-		{"stdout only", Options{Tail: -1, Stream: Stdout}, "five\nbetween\n\n"},
-		{"stderr only", Options{Tail: -1, Stream: Stderr}, "six\n"},
+		{"everything", Options{Tail: -1}, "one\ntwo\nthree\nfour\nfive\nsibetween\nx\n\n"},
+		{"stdout only", Options{Tail: -1, Stream: Stdout}, "one\nthree\nfour\nfive\nbetween\n\n"},
+		{"stderr only", Options{Tail: -1, Stream: Stderr}, "two\nsix\n"},
 		{"tail 0", Options{Tail: 0}, ""},
 		{"tail 1", Options{Tail: 1}, "\n"},
 		{"tail 2", Options{Tail: 2}, "x\n\n"},
@@ -122,9 +122,9 @@ func TestRead(t *testing.T) {
 		{"since, across rotation", Options{Tail: -1, Since: t0.Add(2 * time.Second)}, "two\nthree\nfour\nfive\nsibetween\nx\n\n"},
 		{"since and tail", Options{Tail: 100, Since: t0.Add(6 * time.Second)}, "sibetween\nx\n\n"},
 		{"timestamps", Options{Tail: 2, Timestamps: true}, stamp(6) + " x\n" + stamp(7) + " \n"},
-		{"a line has one time", Options{Tail: -1, Stream: Stderr, Timestamps: true}, stamp(6) + " six\n"},
-		{"limit", Options{Tail: -1, LimitBytes: 7}, "five\nsi"},
-		{"limit of exactly all", Options{Tail: -1, LimitBytes: 18}, "five\nsibetween\nx\n\n"},
+		{"a line has one time", Options{Tail: -1, Stream: Stderr, Timestamps: true}, stamp(2) + " two\n" + stamp(6) + " six\n"},
+		{"limit", Options{Tail: -1, LimitBytes: 7}, "one\ntwo"},
+		{"limit of exactly all", Options{Tail: 4, LimitBytes: 18}, "five\nsibetween\nx\n\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			out := newSink()
@@ -282,6 +282,46 @@ func TestFollowUnderLoad(t *testing.T) {
 	}
 	if out.String() != want.String() {
 		t.Errorf("got %d bytes, want %d", len(out.String()), want.Len())
+	}
+}
+
+// Rotation between listing the files and reading them loses nothing and repeats nothing.
+func TestRotatedWhileReading(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "0.log")
+	put(t, log+".20261122-150001", rec(1, "stdout", "F", "one"))
+	put(t, log, rec(2, "stdout", "F", "skipped"), rec(3, "stdout", "F", "three"))
+	for name, o := range map[string]Options{"all": {Tail: -1}, "tail": {Tail: 1}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(filepath.Dir(log))); err != nil {
+				t.Fatal(err)
+			}
+			log := filepath.Join(dir, "0.log")
+			out := newSink()
+			r := &reader{path: log, o: o, out: out, left: -1}
+			defer r.close()
+			if err := r.begin(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(log, log+".20261122-150009"); err != nil {
+				t.Fatal(err)
+			}
+			put(t, log, rec(4, "stdout", "F", "four"))
+			if err := os.Rename(log, log+".20261122-150010"); err != nil {
+				t.Fatal(err)
+			}
+			put(t, log, rec(5, "stdout", "F", "five"))
+			if _, err := r.drain(); err != nil {
+				t.Fatal(err)
+			}
+			want := "three\nfour\nfive\n"
+			if name == "all" {
+				want = "one\nskipped\n" + want
+			}
+			if out.String() != want {
+				t.Errorf("got %q, want %q", out.String(), want)
+			}
+		})
 	}
 }
 
