@@ -101,7 +101,7 @@ func container(r *report, p *field.Path, c *corev1.Container, s *podScope) {
 	oneOf(r, p.Child("terminationMessagePolicy"), c.TerminationMessagePolicy, true, corev1.TerminationMessageReadFile, corev1.TerminationMessageFallbackToLogsOnError)
 	oneOf(r, p.Child("imagePullPolicy"), c.ImagePullPolicy, true, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 	containerPorts(r, p.Child("ports"), c.Ports)
-	environment(r, p, c.Env, c.EnvFrom, s)
+	environmentOf(r, p, c.Env, c.EnvFrom, s)
 	mounts(r, p, c, s)
 	requirements(r, p.Child("resources"), &c.Resources, s.claimNames)
 	resizePolicies(r, p.Child("resizePolicy"), c.ResizePolicy)

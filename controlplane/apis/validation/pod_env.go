@@ -20,7 +20,7 @@ var (
 	shownResources = sets.New("limits.cpu", "limits.memory", "limits.ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage")
 )
 
-func environment(r *report, p *field.Path, env []corev1.EnvVar, from []corev1.EnvFromSource, s *podScope) {
+func environmentOf(r *report, p *field.Path, env []corev1.EnvVar, from []corev1.EnvFromSource, s *podScope) {
 	for i := range env {
 		e, at := &env[i], p.Child("env").Index(i)
 		if e.Name == "" {

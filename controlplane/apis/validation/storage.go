@@ -1,0 +1,438 @@
+package validation
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Bounds of the storage kinds.
+const (
+	maxParameterSize      = 256 * 1024
+	maxParameters         = 512
+	maxDriverNodeID       = 192
+	maxAttachmentMetadata = 256 * 1024
+	maxVolumeError        = 1024
+)
+
+func volumeCreate(v *corev1.PersistentVolume) field.ErrorList {
+	r := &report{}
+	p := field.NewPath("spec")
+	s := &v.Spec
+	accessModeList(r, p.Child("accessModes"), s.AccessModes, "")
+	at := p.Child("capacity")
+	if len(s.Capacity) == 0 {
+		r.required(at, "")
+	} else if _, ok := s.Capacity[corev1.ResourceStorage]; !ok || len(s.Capacity) > 1 {
+		r.add(field.NotSupported(at, s.Capacity, []corev1.ResourceName{corev1.ResourceStorage}))
+	}
+	for _, n := range sortedNames(s.Capacity) {
+		q := s.Capacity[n]
+		r.each(at.Key(string(n)), string(n), validation.IsQualifiedName(string(n)))
+		if q.Sign() <= 0 {
+			r.invalid(at.Key(string(n)), q.String(), "must be greater than zero")
+		}
+	}
+	oneOf(r, p.Child("persistentVolumeReclaimPolicy"), s.PersistentVolumeReclaimPolicy, false, corev1.PersistentVolumeReclaimDelete,
+		corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)
+	if s.NodeAffinity != nil {
+		if s.NodeAffinity.Required == nil {
+			r.required(p.Child("nodeAffinity", "required"), "must specify required node constraints")
+		} else {
+			nodeSelector(r, p.Child("nodeAffinity", "required"), s.NodeAffinity.Required)
+		}
+	}
+	if s.StorageClassName != "" {
+		dnsSubdomain(r, p.Child("storageClassName"), s.StorageClassName)
+	}
+	optionalOneOf(r, p.Child("volumeMode"), s.VolumeMode, corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
+	if n := s.VolumeAttributesClassName; n != nil {
+		if *n == "" {
+			r.required(p.Child("volumeAttributesClassName"), "an empty string is disallowed")
+		} else {
+			dnsSubdomain(r, p.Child("volumeAttributesClassName"), *n)
+		}
+		if s.CSI == nil {
+			r.required(p.Child("csi"), "has to be specified when using volumeAttributesClassName")
+		}
+	}
+	persistentSource(r, p, s)
+	return r.list
+}
+
+func persistentSource(r *report, p *field.Path, s *corev1.PersistentVolumeSpec) {
+	sources := setFields(&s.PersistentVolumeSource)
+	if len(sources) == 0 {
+		r.required(p, "must specify a volume type")
+		return
+	}
+	for _, extra := range sources[1:] {
+		r.forbidden(p.Child(extra), "may not specify more than 1 volume type")
+	}
+	at := p.Child(sources[0])
+	switch sources[0] {
+	case "hostPath":
+		hostPath(r, at, s.HostPath)
+		if s.HostPath.Path == "/" && s.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {
+			r.forbidden(p.Child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'")
+		}
+	case "local":
+		if s.Local.Path == "" {
+			r.required(at.Child("path"), "")
+		} else {
+			noClimbing(r, at.Child("path"), s.Local.Path)
+		}
+		if s.NodeAffinity == nil {
+			r.required(p.Child("nodeAffinity"), "Local volume requires node affinity")
+		}
+	case "csi":
+		csiDriverName(r, at.Child("driver"), s.CSI.Driver)
+		if s.CSI.VolumeHandle == "" {
+			r.required(at.Child("volumeHandle"), "")
+		}
+		for name, ref := range map[string]*corev1.SecretReference{"controllerPublishSecretRef": s.CSI.ControllerPublishSecretRef,
+			"controllerExpandSecretRef": s.CSI.ControllerExpandSecretRef, "nodePublishSecretRef": s.CSI.NodePublishSecretRef,
+			"nodeExpandSecretRef": s.CSI.NodeExpandSecretRef, "nodeStageSecretRef": s.CSI.NodeStageSecretRef} {
+			if ref != nil {
+				secretReference(r, at.Child(name), ref)
+			}
+		}
+	case "nfs":
+		remoteVolume(r, at, &corev1.VolumeSource{NFS: s.NFS})
+	case "fc":
+		fc(r, at, s.FC)
+	case "iscsi":
+		iscsi(r, at, s.ISCSI.TargetPortal, s.ISCSI.IQN, s.ISCSI.Lun, s.ISCSI.DiscoveryCHAPAuth || s.ISCSI.SessionCHAPAuth, s.ISCSI.SecretRef != nil, s.ISCSI.InitiatorName)
+	case "gcePersistentDisk":
+		remoteVolume(r, at, &corev1.VolumeSource{GCEPersistentDisk: s.GCEPersistentDisk})
+	case "awsElasticBlockStore":
+		remoteVolume(r, at, &corev1.VolumeSource{AWSElasticBlockStore: s.AWSElasticBlockStore})
+	case "azureDisk":
+		remoteVolume(r, at, &corev1.VolumeSource{AzureDisk: s.AzureDisk})
+	case "vsphereVolume":
+		remoteVolume(r, at, &corev1.VolumeSource{VsphereVolume: s.VsphereVolume})
+	case "portworxVolume":
+		remoteVolume(r, at, &corev1.VolumeSource{PortworxVolume: s.PortworxVolume})
+	case "flocker":
+		remoteVolume(r, at, &corev1.VolumeSource{Flocker: s.Flocker})
+	case "quobyte":
+		remoteVolume(r, at, &corev1.VolumeSource{Quobyte: s.Quobyte})
+	}
+}
+
+func secretReference(r *report, p *field.Path, ref *corev1.SecretReference) {
+	if ref.Name == "" {
+		r.required(p.Child("name"), "")
+	}
+	if ref.Namespace == "" {
+		r.required(p.Child("namespace"), "")
+	}
+}
+
+// volumeUpdate: the storage behind a volume stays what it is, but for secrets to expand it with.
+func volumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
+	r := &report{list: volumeCreate(v)}
+	p := field.NewPath("spec")
+	now, was := v.Spec.PersistentVolumeSource.DeepCopy(), old.Spec.PersistentVolumeSource.DeepCopy()
+	if now.CSI != nil && was.CSI != nil {
+		now.CSI.ControllerExpandSecretRef, was.CSI.ControllerExpandSecretRef = nil, nil
+		now.CSI.NodeExpandSecretRef, was.CSI.NodeExpandSecretRef = nil, nil
+	}
+	if !equality.Semantic.DeepEqual(now, was) {
+		r.forbidden(p.Child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation")
+	}
+	same := func(name string, a, b any) {
+		if !equality.Semantic.DeepEqual(a, b) {
+			r.invalid(p.Child(name), a, "field is immutable")
+		}
+	}
+	same("volumeMode", v.Spec.VolumeMode, old.Spec.VolumeMode)
+	if old.Spec.NodeAffinity != nil {
+		same("nodeAffinity", v.Spec.NodeAffinity, old.Spec.NodeAffinity)
+	}
+	if o, n := old.Spec.VolumeAttributesClassName, v.Spec.VolumeAttributesClassName; o != nil && n == nil {
+		r.forbidden(p.Child("volumeAttributesClassName"), "update from non-nil value to nil is forbidden")
+	}
+	return r.list
+}
+
+func storageClassCreate(c *storagev1.StorageClass) field.ErrorList {
+	r := &report{}
+	provisioner(r, field.NewPath("provisioner"), c.Provisioner)
+	parameters(r, field.NewPath("parameters"), c.Parameters, true)
+	optionalOneOf(r, field.NewPath("reclaimPolicy"), c.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain)
+	if c.VolumeBindingMode == nil {
+		r.required(field.NewPath("volumeBindingMode"), "")
+	}
+	optionalOneOf(r, field.NewPath("volumeBindingMode"), c.VolumeBindingMode, storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer)
+	topologies(r, field.NewPath("allowedTopologies"), c.AllowedTopologies)
+	return r.list
+}
+
+func provisioner(r *report, p *field.Path, name string) {
+	if name == "" {
+		r.required(p, "")
+		return
+	}
+	r.each(p, name, validation.IsQualifiedName(strings.ToLower(name)))
+}
+
+func parameters(r *report, p *field.Path, list map[string]string, mayBeEmpty bool) {
+	total := 0
+	if len(list) > maxParameters {
+		r.add(field.TooLong(p, "", maxParameters))
+		return
+	}
+	if !mayBeEmpty && len(list) == 0 {
+		r.required(p, "must contain at least one key/value pair")
+	}
+	for key, value := range list {
+		if key == "" {
+			r.invalid(p, key, "field can not be empty")
+		}
+		total += len(key) + len(value)
+	}
+	if total > maxParameterSize {
+		r.add(field.TooLong(p, "", maxParameterSize))
+	}
+}
+
+func topologies(r *report, p *field.Path, list []corev1.TopologySelectorTerm) {
+	for i, term := range list {
+		at := p.Index(i).Child("matchLabelExpressions")
+		if len(term.MatchLabelExpressions) == 0 {
+			r.required(at, "")
+		}
+		keys := sets.New[string]()
+		for j, e := range term.MatchLabelExpressions {
+			qualifiedName(r, at.Index(j).Child("key"), e.Key)
+			if keys.Has(e.Key) {
+				r.duplicate(at.Index(j).Child("key"), e.Key)
+			}
+			keys.Insert(e.Key)
+			if len(e.Values) == 0 {
+				r.required(at.Index(j).Child("values"), "")
+			}
+			values := sets.New[string]()
+			for k, v := range e.Values {
+				if values.Has(v) {
+					r.duplicate(at.Index(j).Child("values").Index(k), v)
+				}
+				values.Insert(v)
+			}
+		}
+	}
+	for i := range list {
+		for j := range i {
+			if equality.Semantic.DeepEqual(list[i], list[j]) {
+				r.duplicate(p.Index(i).Child("matchLabelExpressions"), "")
+			}
+		}
+	}
+}
+
+// storageClassUpdate: volumes were made by what the class said.
+func storageClassUpdate(c, old *storagev1.StorageClass) field.ErrorList {
+	r := &report{list: storageClassCreate(c)}
+	for name, pair := range map[string][2]any{"parameters": {c.Parameters, old.Parameters}, "provisioner": {c.Provisioner, old.Provisioner},
+		"reclaimPolicy": {c.ReclaimPolicy, old.ReclaimPolicy}} {
+		if !equality.Semantic.DeepEqual(pair[0], pair[1]) {
+			r.invalid(field.NewPath(name), pair[0], "field is immutable")
+		}
+	}
+	immutable(r, field.NewPath("volumeBindingMode"), c.VolumeBindingMode, old.VolumeBindingMode, func(a, b *storagev1.VolumeBindingMode) bool { return equality.Semantic.DeepEqual(a, b) })
+	return r.list
+}
+
+func csiDriverCreate(d *storagev1.CSIDriver) field.ErrorList {
+	r := &report{}
+	csiDriverName(r, field.NewPath("metadata", "name"), d.Name)
+	p := field.NewPath("spec")
+	s := &d.Spec
+	for name, unset := range map[string]bool{"attachedRequired": s.AttachRequired == nil, "podInfoOnMount": s.PodInfoOnMount == nil, "storageCapacity": s.StorageCapacity == nil} {
+		if unset {
+			r.required(p.Child(name), "")
+		}
+	}
+	optionalOneOf(r, p.Child("fsGroupPolicy"), s.FSGroupPolicy, storagev1.ReadWriteOnceWithFSTypeFSGroupPolicy, storagev1.FileFSGroupPolicy, storagev1.NoneFSGroupPolicy)
+	audiences := sets.New[string]()
+	for i, t := range s.TokenRequests {
+		at := p.Child("tokenRequests").Index(i)
+		if audiences.Has(t.Audience) {
+			r.duplicate(at.Child("audience"), t.Audience)
+		}
+		audiences.Insert(t.Audience)
+		if t.ExpirationSeconds != nil {
+			switch {
+			case *t.ExpirationSeconds < minTokenSeconds:
+				r.invalid(at.Child("expirationSeconds"), *t.ExpirationSeconds, "may not specify a duration less than 10 minutes")
+			case *t.ExpirationSeconds > maxTokenSeconds:
+				r.invalid(at.Child("expirationSeconds"), *t.ExpirationSeconds, "may not specify a duration larger than 2^32 seconds")
+			}
+		}
+	}
+	for i, m := range s.VolumeLifecycleModes {
+		oneOf(r, p.Child("volumeLifecycleModes").Index(i), m, true, storagev1.VolumeLifecyclePersistent, storagev1.VolumeLifecycleEphemeral)
+	}
+	if s.SELinuxMount == nil {
+		r.required(p.Child("seLinuxMount"), "")
+	}
+	if n := s.NodeAllocatableUpdatePeriodSeconds; n != nil && *n < 10 {
+		r.invalid(p.Child("nodeAllocatableUpdatePeriodSeconds"), *n, "must be greater than or equal to 10 seconds")
+	}
+	return r.list
+}
+
+func csiDriverUpdate(d, old *storagev1.CSIDriver) field.ErrorList {
+	r := &report{list: csiDriverCreate(d)}
+	p := field.NewPath("spec")
+	if !equality.Semantic.DeepEqual(d.Spec.AttachRequired, old.Spec.AttachRequired) {
+		r.invalid(p.Child("attachRequired"), d.Spec.AttachRequired, "field is immutable")
+	}
+	if !equality.Semantic.DeepEqual(d.Spec.VolumeLifecycleModes, old.Spec.VolumeLifecycleModes) {
+		r.invalid(p.Child("volumeLifecycleModes"), d.Spec.VolumeLifecycleModes, "field is immutable")
+	}
+	return r.list
+}
+
+func csiNodeCreate(n *storagev1.CSINode) field.ErrorList {
+	r := &report{}
+	seen := sets.New[string]()
+	for i := range n.Spec.Drivers {
+		d, at := &n.Spec.Drivers[i], field.NewPath("spec", "drivers").Index(i)
+		csiDriverName(r, at.Child("name"), d.Name)
+		if seen.Has(d.Name) {
+			r.duplicate(at.Child("name"), d.Name)
+		}
+		seen.Insert(d.Name)
+		switch {
+		case d.NodeID == "":
+			r.required(at.Child("nodeID"), "")
+		case len(d.NodeID) > maxDriverNodeID:
+			r.invalid(at.Child("nodeID"), d.NodeID, "must be 192 characters or less")
+		}
+		if d.Allocatable != nil && d.Allocatable.Count != nil {
+			r.nonNegative(at.Child("allocatable", "count"), int64(*d.Allocatable.Count))
+		}
+		keys := sets.New[string]()
+		for _, k := range d.TopologyKeys {
+			if k == "" {
+				r.required(at.Child("topologyKeys"), "")
+			}
+			if keys.Has(k) {
+				r.duplicate(at.Child("topologyKeys"), k)
+			}
+			keys.Insert(k)
+			r.each(at.Child("topologyKeys"), d.TopologyKeys, validation.IsQualifiedName(k))
+		}
+	}
+	return r.list
+}
+
+// csiNodeUpdate: what a driver says of a node changes only with the driver's registration.
+func csiNodeUpdate(n, old *storagev1.CSINode) field.ErrorList {
+	r := &report{list: csiNodeCreate(n)}
+	for i, d := range n.Spec.Drivers {
+		at := slices.IndexFunc(old.Spec.Drivers, func(o storagev1.CSINodeDriver) bool { return o.Name == d.Name })
+		if at < 0 {
+			continue
+		}
+		now, was := d.DeepCopy(), old.Spec.Drivers[at].DeepCopy()
+		now.Allocatable, was.Allocatable = nil, nil // The node counts again when the driver asks for it.
+		if !equality.Semantic.DeepEqual(now, was) {
+			r.invalid(field.NewPath("CSINodeDriver").Index(i), n.Spec.Drivers, "field is immutable")
+		}
+	}
+	return r.list
+}
+
+func attachmentCreate(a *storagev1.VolumeAttachment) field.ErrorList {
+	r := &report{}
+	p := field.NewPath("spec")
+	csiDriverName(r, p.Child("attacher"), a.Spec.Attacher)
+	source := p.Child("source")
+	switch s := a.Spec.Source; {
+	case s.InlineVolumeSpec == nil && s.PersistentVolumeName == nil:
+		r.required(source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+	case s.InlineVolumeSpec != nil && s.PersistentVolumeName != nil:
+		r.forbidden(source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName")
+	case s.PersistentVolumeName != nil:
+		requiredSubdomain(r, source.Child("persistentVolumeName"), *s.PersistentVolumeName)
+	default:
+		inline := &corev1.PersistentVolume{Spec: *s.InlineVolumeSpec}
+		if inline.Spec.CSI == nil {
+			r.required(source.Child("inlineVolumeSpec", "csi"), "")
+		}
+	}
+	requiredSubdomain(r, p.Child("nodeName"), a.Spec.NodeName)
+	at := field.NewPath("status")
+	total := 0
+	for k, v := range a.Status.AttachmentMetadata {
+		total += len(k) + len(v)
+	}
+	if total > maxAttachmentMetadata {
+		r.add(field.TooLong(at.Child("attachmentMetadata"), "", maxAttachmentMetadata))
+	}
+	for name, e := range map[string]*storagev1.VolumeError{"attachError": a.Status.AttachError, "detachError": a.Status.DetachError} {
+		if e != nil && len(e.Message) > maxVolumeError {
+			r.add(field.TooLong(at.Child(name, "message"), "", maxVolumeError))
+		}
+	}
+	return r.list
+}
+
+func attachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
+	r := &report{list: attachmentCreate(a)}
+	if !equality.Semantic.DeepEqual(a.Spec, old.Spec) {
+		r.invalid(field.NewPath("spec"), a.Spec, "field is immutable")
+	}
+	return r.list
+}
+
+func capacityCreate(c *storagev1.CSIStorageCapacity) field.ErrorList {
+	r := &report{}
+	selector(r, field.NewPath("nodeTopology"), c.NodeTopology)
+	requiredSubdomain(r, field.NewPath("storageClassName"), c.StorageClassName)
+	if c.Capacity != nil && c.Capacity.Sign() < 0 {
+		r.invalid(field.NewPath("capacity"), c.Capacity.String(), "must be greater than or equal to 0")
+	}
+	if c.MaximumVolumeSize != nil && c.MaximumVolumeSize.Sign() < 0 {
+		r.invalid(field.NewPath("maximumVolumeSize"), c.MaximumVolumeSize.String(), "must be greater than or equal to 0")
+	}
+	return r.list
+}
+
+func capacityUpdate(c, old *storagev1.CSIStorageCapacity) field.ErrorList {
+	r := &report{list: capacityCreate(c)}
+	if !equality.Semantic.DeepEqual(c.NodeTopology, old.NodeTopology) {
+		r.invalid(field.NewPath("nodeTopology"), c.NodeTopology, "field is immutable")
+	}
+	if c.StorageClassName != old.StorageClassName {
+		r.invalid(field.NewPath("storageClassName"), c.StorageClassName, "field is immutable")
+	}
+	return r.list
+}
+
+func attributesClassCreate(c *storagev1.VolumeAttributesClass) field.ErrorList {
+	r := &report{}
+	provisioner(r, field.NewPath("driverName"), c.DriverName)
+	parameters(r, field.NewPath("parameters"), c.Parameters, false)
+	return r.list
+}
+
+func attributesClassUpdate(c, old *storagev1.VolumeAttributesClass) field.ErrorList {
+	r := &report{}
+	if c.DriverName != old.DriverName {
+		r.forbidden(field.NewPath("driverName"), "updates to driverName are forbidden.")
+	}
+	if !equality.Semantic.DeepEqual(c.Parameters, old.Parameters) {
+		r.forbidden(field.NewPath("parameters"), "updates to parameters are forbidden.")
+	}
+	return r.list
+}
