@@ -77,7 +77,7 @@ func (m *Manager) tearDownPod(ctx context.Context, pod *corev1.Pod) error {
 	td := planTearDown(roots, mounts)
 	var errs []error
 	for _, mp := range td.Unmount {
-		if err := m.unmount(ctx, mp); err != nil {
+		if err := m.unmount(ctx, pod, mp); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -92,9 +92,9 @@ func (m *Manager) tearDownPod(ctx context.Context, pod *corev1.Pod) error {
 	return errors.Join(errs...)
 }
 
-// unmount tries for a moment, then detaches: a holder that never lets go must not keep the pod from ending. The holder
-// keeps its view; the name is free.
-func (m *Manager) unmount(ctx context.Context, target string) error {
+// unmount tries for a moment, then says who holds the mount and detaches it: a holder that never lets go must not keep
+// the pod from ending. The holder keeps its view; the name is free.
+func (m *Manager) unmount(ctx context.Context, pod *corev1.Pod, target string) error {
 	var err error
 	for range unmountTries {
 		if err = m.m.Unmount(target, false); err == nil || !errors.Is(err, unix.EBUSY) {
@@ -106,6 +106,11 @@ func (m *Manager) unmount(ctx context.Context, target string) error {
 		case <-time.After(unmountWait):
 		}
 	}
-	m.log.Warn("Volume was busy, detached it", logkey.Path, target, logkey.Err, err)
+	who := holders("/proc", target)
+	m.log.Warn("Volume was busy, detached it", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.Path, target, "holders", who)
+	if pod.Name != "" {
+		m.cfg.OnEvent(pod, corev1.EventTypeWarning, "FailedUnmount",
+			fmt.Sprintf("Volume at %s is still used by %s; it was detached, and goes when they let go", target, describe(who)))
+	}
 	return m.m.Unmount(target, true)
 }

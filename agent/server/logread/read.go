@@ -221,10 +221,10 @@ func (r *reader) next() (ok bool, err error) {
 			return false, nil
 		}
 		segs, err := segments(r.path)
-		if err != nil || len(segs) == 0 || !segs[len(segs)-1].current {
+		if err != nil || len(segs) == 0 {
 			return false, err
 		}
-		r.queue = segs[len(segs)-1:]
+		r.queue = segs // the log was made after following began: all of it is new
 	}
 	s := r.queue[0]
 	r.queue = r.queue[1:]
