@@ -200,12 +200,13 @@ func (g *rig) log(id string) string {
 type testNetwork struct {
 	dir string
 
-	mu     sync.Mutex
-	n      byte
-	added  map[string]bool
-	failOn string // "NewNamespace", "Add", "Del"
-	slow   time.Duration
-	kept   []string
+	mu      sync.Mutex
+	n       byte
+	added   map[string]bool
+	failOn  string // "NewNamespace", "Add", "Del", "Status"
+	alsoDel bool   // Del fails too
+	slow    time.Duration
+	kept    []string
 }
 
 var errOrdered = errors.New("ordered failure")
@@ -213,7 +214,7 @@ var errOrdered = errors.New("ordered failure")
 func (n *testNetwork) fail(op string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.failOn == op {
+	if n.failOn == op || op == "Del" && n.alsoDel {
 		return errOrdered
 	}
 	return nil
