@@ -139,6 +139,9 @@ func (p *pods) first(pod *v1.Pod) {
 	}
 }
 
+// timestampSlack is how much a deletion timestamp may lag by rounding and by its way here.
+const timestampSlack = 2 * time.Second
+
 // deletion is the stop that a deletion timestamp asks for.
 func deletion(pod *v1.Pod, at time.Time) podworker.Stop {
 	grace := 30 * time.Second
@@ -147,7 +150,11 @@ func deletion(pod *v1.Pod, at time.Time) podworker.Stop {
 	} else if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		grace = time.Duration(*g) * time.Second
 	}
-	return podworker.Stop{Cause: podworker.Deleted, Since: at.Add(-grace), Grace: grace}
+	since := at.Add(-grace)
+	if d := time.Since(since); d > 0 && d < timestampSlack {
+		since = since.Add(d) // the timestamp is cut to seconds; what it cut off is not the pod's loss
+	}
+	return podworker.Stop{Cause: podworker.Deleted, Since: since, Grace: grace}
 }
 
 // admit decides once a pod. One that has run here before is never asked again: the node it fitted has only changed around

@@ -48,6 +48,12 @@ func Run(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("make agent folder: %w", err)
 		}
 	}
+	if p := cfg.StaticPodPath; p != "" && filepath.Ext(p) == "" {
+		// A folder that is there from the start can be watched from the start.
+		if err := os.MkdirAll(p, 0o755); err != nil {
+			return fmt.Errorf("make staticPodPath: %w", err)
+		}
+	}
 	if err := os.MkdirAll(cfg.PodLogsDir, 0o755); err != nil {
 		return fmt.Errorf("make podLogsDir: %w", err)
 	}

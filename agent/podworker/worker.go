@@ -247,6 +247,9 @@ func deadlineStop(pod *v1.Pod, now time.Time) (*Stop, time.Time) {
 
 func (w *worker) enterStopping(pod *v1.Pod, stop *Stop) {
 	w.stage, w.acting = Stopping, stop
+	if stop.Cause == Evicted && w.pool.cfg.Event != nil {
+		w.pool.cfg.Event(pod, "", v1.EventTypeNormal, stop.Reason, stop.Message)
+	}
 	w.log.Info("Stopping pod", "cause", stop.Cause.String(), "grace", stop.Grace.String())
 	for _, o := range w.ops {
 		if o.work == Pulling || o.work == Starting || o.key == opSandbox || o.key == opVolumes {
