@@ -389,12 +389,12 @@ func TestRepairAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Somebody else's address object is none of our business.
-	c.addresses.put(&networkingv1.IPAddress{ObjectMeta: metav1.ObjectMeta{Name: "10.96.9.9"}, Spec: networkingv1.IPAddressSpec{
+	c.addresses.put(&networkingv1.IPAddress{ObjectMeta: metav1.ObjectMeta{Name: "10.96.0.99"}, Spec: networkingv1.IPAddressSpec{
 		ParentRef: &networkingv1.ParentReference{Group: "gw", Resource: "gateways", Name: "g"}}})
 	// Restored from a backup without its allocations.
 	missing := service("missing", nodePort)
 	missing.Namespace = "shop"
-	missing.Spec.ClusterIP, missing.Spec.ClusterIPs, missing.Spec.Ports[0].NodePort = "10.96.7.7", []string{"10.96.7.7"}, 30777
+	missing.Spec.ClusterIP, missing.Spec.ClusterIPs, missing.Spec.Ports[0].NodePort = "10.96.0.77", []string{"10.96.0.77"}, 30017
 	c.services.put(missing)
 
 	c.restart([]netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")})
@@ -407,12 +407,12 @@ func TestRepairAfterACrash(t *testing.T) {
 		}
 	}
 	got := c.takenAddresses()
-	want := []string{kept.Spec.ClusterIP, "10.96.7.7", "10.96.9.9"}
+	want := []string{kept.Spec.ClusterIP, "10.96.0.77", "10.96.0.99"}
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("addresses %v, want %v", got, want)
 	}
-	ports := []int32{kept.Spec.Ports[0].NodePort, 30777}
+	ports := []int32{kept.Spec.Ports[0].NodePort, 30017}
 	slices.Sort(ports)
 	if got := c.takenPorts(); !slices.Equal(got, ports) {
 		t.Errorf("ports %v, want %v", got, ports)
