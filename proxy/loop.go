@@ -222,6 +222,11 @@ func (l *loop) apply(ctx context.Context, i int, be backend) bool {
 	}
 	l.needFull[i] = false
 	took := time.Since(start)
+	if full {
+		for name, err := range be.Rejected() {
+			l.cfg.Logger.Error("Left out a Service that the kernel's rules cannot express", logkey.Service, name.String(), logkey.Err, err)
+		}
+	}
 	l.metrics.applied(be.Family(), took, full, be.Stats())
 	if full {
 		l.cfg.Logger.Info("Programmed all Services", logkey.IPFamily, int(be.Family()), "services", len(changes), logkey.Duration, took)

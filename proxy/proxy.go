@@ -18,6 +18,7 @@ type backend interface {
 	SetFacts(plan.Facts)
 	Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error
 	Intact(ctx context.Context) (bool, error)
+	Rejected() map[plan.Name]error
 	Stats() iptables.Stats
 }
 

@@ -40,6 +40,7 @@ type Backend struct {
 	services map[plan.Name]*serviceState
 	counts   [dispatchChains]int
 	natRules int
+	rejected map[plan.Name]error
 }
 
 type serviceState struct {
@@ -62,6 +63,7 @@ func (b *Backend) reset() {
 	b.services = map[plan.Name]*serviceState{}
 	b.counts = [dispatchChains]int{}
 	b.natRules = 0
+	b.rejected = nil
 }
 
 // Family of the rules.
@@ -72,21 +74,26 @@ func (b *Backend) SetFacts(f plan.Facts) { b.cfg.Facts = f }
 
 // Apply brings the kernel's rules from what the last successful Apply made to what changes say: a Service's plan, or nil
 // for a Service that is gone. With full, changes are all Services, nothing is presumed of the kernel, and chains of ours
-// that no Service has any more are removed. After an error the next Apply must be full.
+// that no Service has any more are removed. After an error the next Apply must be full. A full one leaves out the
+// Services whose rules this kernel does not take (Rejected), so that they harm no other.
 func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
-	if full {
-		b.reset()
-		input, err := b.full(ctx, changes)
-		if err != nil {
-			return err
+	if !full {
+		input := b.difference(changes)
+		if input == nil {
+			return nil
 		}
 		return b.xt.Restore(ctx, input)
 	}
-	input := b.difference(changes)
-	if input == nil {
-		return nil
+	b.reset()
+	input, err := b.full(ctx, changes)
+	if err != nil {
+		return err
 	}
-	return b.xt.Restore(ctx, input)
+	err = b.xt.Restore(ctx, input)
+	if err == nil || !judged(err) {
+		return err
+	}
+	return b.applyApart(ctx, changes, err)
 }
 
 // edit collects the lines of one table's transaction.
@@ -112,6 +119,12 @@ func (e *edit) writeTo(out *bytes.Buffer, table string) {
 		out.Write(part.Bytes())
 	}
 	out.WriteString("COMMIT\n")
+}
+
+func (e *edit) input(table string) []byte {
+	var out bytes.Buffer
+	e.writeTo(&out, table)
+	return out.Bytes()
 }
 
 // full renders everything, with the jumps that are missing and without the chains that nobody needs.

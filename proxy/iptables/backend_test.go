@@ -273,3 +273,41 @@ func TestRealIPTablesTakeTheStories(t *testing.T) {
 		}
 	}
 }
+
+// A Service whose rules the kernel does not take is left out, and only it.
+func TestServiceThatTheKernelRefusesHarmsNoOther(t *testing.T) {
+	const n = 20
+	all, good := map[plan.Name]*plan.Planned{}, map[plan.Name]*plan.Planned{}
+	for i := range n {
+		name, p := synthetic(i, 2, 0)
+		all[name], good[name] = p, p
+		if i == 3 || i == 17 {
+			p.Ports[0].AffinitySeconds = 60
+			p.Ports[0].NodePort = uint16(30000 + i)
+			delete(good, name)
+		}
+	}
+	k, want := newFakeKernel(), newFakeKernel()
+	k.refuse = "--rcheck"
+	b := New(testConfig(plan.IPv4), k)
+	if err := b.Apply(t.Context(), all, true); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.Rejected()) != 2 || b.Rejected()[plan.Name{Namespace: "default", Name: "svc-17"}] == nil {
+		t.Errorf("rejected: %v", b.Rejected())
+	}
+	if err := New(testConfig(plan.IPv4), want).Apply(t.Context(), good, true); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want.dump(true), k.dump(true)); diff != "" {
+		t.Errorf("(- without the refused, + with)\n%s", diff)
+	}
+	name, p := synthetic(5, 2, 1)
+	if err := b.Apply(t.Context(), map[plan.Name]*plan.Planned{name: p}, false); err != nil {
+		t.Errorf("another Service cannot change any more: %v", err)
+	}
+	k.refuse = "-A"
+	if err := b.Apply(t.Context(), all, true); err == nil {
+		t.Error("nothing is taken, and no error")
+	}
+}

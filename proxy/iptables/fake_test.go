@@ -12,6 +12,7 @@ import (
 type fakeKernel struct {
 	tables map[string]map[string][]string // table → chain → rules
 	inputs []string
+	refuse string // a rule with this text is refused
 }
 
 func newFakeKernel() *fakeKernel {
@@ -36,6 +37,9 @@ func (k *fakeKernel) Restore(_ context.Context, input []byte) error {
 		fail := func(why string) error { return fmt.Errorf("line %d: %s: %s", n+1, why, line) }
 		word, rest, _ := strings.Cut(line, " ")
 		chain, rule, _ := strings.Cut(rest, " ")
+		if k.refuse != "" && strings.Contains(line, k.refuse) {
+			return fail("the kernel lacks this")
+		}
 		switch {
 		case strings.HasPrefix(line, "*"):
 			table = line[1:]

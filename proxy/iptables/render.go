@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -291,8 +289,3 @@ func (c Config) clusterCIDRs() []netip.Prefix {
 }
 
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// usable reports a protocol that iptables can match by port.
-func usable(p corev1.Protocol) bool {
-	return p == corev1.ProtocolTCP || p == corev1.ProtocolUDP || p == corev1.ProtocolSCTP
-}
