@@ -359,7 +359,7 @@ func TestSmallRangeFillsUpAndFreesAgain(t *testing.T) {
 		t.Errorf("address %s is not of the added range", s.Spec.ClusterIP)
 	}
 	named := service("named", clusterIP)
-	named.Spec.ClusterIP = "10.1.0.200"
+	named.Spec.ClusterIP = "10.1.0.5"
 	c.mustCreate(named)
 	c.consistent()
 }
