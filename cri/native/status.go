@@ -3,16 +3,25 @@ package native
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/reevehq/reeve/internal/version"
 )
 
-// Version names the runtime "reeve"; its version is reeve's.
-func (r *Runtime) Version(context.Context, string) (*runtimeapi.VersionResponse, error) {
-	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "reeve", RuntimeVersion: runtimeVersion(), RuntimeApiVersion: "v1"}, nil
+// Version names the runtime "containerd" with containerd's version: nodeInfo's containerd://1.6.20 and container IDs of
+// the form containerd://… are what users' tools parse.
+func (r *Runtime) Version(ctx context.Context, _ string) (*runtimeapi.VersionResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	v, err := r.client.Version(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask containerd for its version: %w", err)
+	}
+	// Debian's build says "1.6.20~ds1"; clients parse a semantic version.
+	number, _, _ := strings.Cut(strings.TrimPrefix(v.Version, "v"), "~")
+	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "containerd", RuntimeVersion: number, RuntimeApiVersion: "v1"}, nil
 }
 
 // Status says whether containerd and logpump answer, and whether pods can be connected.
@@ -72,5 +81,3 @@ func (r *Runtime) RuntimeConfig(context.Context) (*runtimeapi.RuntimeConfigRespo
 
 // UpdateRuntimeConfig is told the node's pod CIDR. The built-in network learns it from the agent, conflists have theirs.
 func (r *Runtime) UpdateRuntimeConfig(context.Context, *runtimeapi.RuntimeConfig) error { return nil }
-
-func runtimeVersion() string { return version.Git() }

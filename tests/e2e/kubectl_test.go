@@ -242,7 +242,7 @@ func TestKubectl(t *testing.T) {
 // pods are the names of the live pods with the label, sorted.
 func (n story) pods(selector string) []string {
 	n.T.Helper()
-	out := n.Kubectl("get", "pods", "-l", selector, "-o", `jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name}{"\n"}{end}`)
+	out := n.Kubectl("get", "pods", "-l", selector, "-o", `go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}}{{"\n"}}{{end}}{{end}}`)
 	names := strings.Fields(out)
 	slices.Sort(names)
 	return names
