@@ -28,6 +28,9 @@ type ConflistConfig struct {
 	CacheDir string
 	// NetNSDir holds the namespaces, each under its sandbox's ID. Required.
 	NetNSDir string
+	// Changed is called when another configuration, or none, is in use, so that readiness is looked at again at once; from
+	// the watch's goroutine, and once inside NewConflist when one is found. It must not block. May be nil.
+	Changed func()
 	// Logger. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -140,6 +143,9 @@ func (c *Conflist) reload() {
 	before, beforeErr := c.list, c.loadErr
 	c.list, c.loadErr = list, err
 	c.mu.Unlock()
+	if c.cfg.Changed != nil && ((list == nil) != (before == nil) || (list != nil && string(before.Bytes) != string(list.Bytes))) {
+		c.cfg.Changed()
+	}
 	switch {
 	case list != nil && (before == nil || string(before.Bytes) != string(list.Bytes)):
 		c.log.Info("Loaded the CNI configuration", "network", list.Name, logkey.Path, c.cfg.ConfDir)

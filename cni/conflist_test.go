@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/reevehq/reeve/internal/podnet"
 	"github.com/reevehq/reeve/internal/testns"
@@ -178,8 +179,21 @@ func TestConflistFolderIsWatched(t *testing.T) {
 	testns.Need(t)
 	dir := t.TempDir()
 	writeConf(t, dir, "README", "nothing yet")
-	c := newConflist(t, dir, "/nowhere")
+	changed := make(chan struct{}, 10)
+	c, err := NewConflist(ConflistConfig{
+		ConfDir: filepath.Join(dir, "net.d"), CacheDir: filepath.Join(dir, "cache"), NetNSDir: filepath.Join(dir, "netns"),
+		Changed: func() { changed <- struct{}{} }, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
 	writeConf(t, dir, "10-good.conf", `{"cniVersion": "1.0.0", "name": "single", "type": "ptp"}`)
+	select {
+	case <-changed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("not told of the change")
+	}
 	testns.Eventually(t, "the new configuration", func() bool { return c.Status(t.Context()) == nil })
 }
 
