@@ -28,6 +28,9 @@ type Config struct {
 	// KeepAddresses leaves ListenAddrs on the loopback device when Run ends: while a restart lasts, queries are then refused
 	// at once instead of lost on the way out of the node. Cleanup removes them.
 	KeepAddresses bool
+	// SnapshotFile keeps the cluster's names over restarts, so that they are answered although the API is away when Run
+	// starts. Its folder must exist. Empty: none is kept.
+	SnapshotFile string
 	// Logger. Default: slog.Default().
 	Logger *slog.Logger
 }

@@ -18,7 +18,8 @@ const upstreamPeriod = 5 * time.Second
 
 // Run answers DNS until ctx ends, and returns when everything that it started has stopped; the addresses are taken away
 // unless cfg.KeepAddresses. It fails at once when the configuration is wrong or the address cannot be bound. Until the
-// first lists have come from the API, cluster names are answered with SERVFAIL and others are forwarded.
+// first lists have come from the API, cluster names are answered from the snapshot, or without one with SERVFAIL; others
+// are forwarded.
 func Run(ctx context.Context, cfg Config) error {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -37,6 +38,11 @@ func Run(ctx context.Context, cfg Config) error {
 		}()
 	}
 	s := &server{cfg: cfg, name: fmt.Sprintf("reeve-%p", &cfg), records: newRecords()}
+	if loaded, err := s.records.load(cfg.SnapshotFile); err != nil {
+		cfg.Logger.Warn("Passed over the saved names", logkey.Err, err)
+	} else if loaded {
+		cfg.Logger.Info("Took over the saved names", "services", len(s.records.services))
+	}
 	instances.Store(s.name, s.records)
 	defer instances.Delete(s.name)
 	if err := s.start(); err != nil {
@@ -60,6 +66,9 @@ func Run(ctx context.Context, cfg Config) error {
 		case <-ctx.Done():
 		case <-tick.C:
 			s.refresh()
+		}
+		if err := s.records.save(cfg.SnapshotFile); err != nil {
+			cfg.Logger.Warn("Failed to save the cluster's names", logkey.Err, err)
 		}
 	}
 	wg.Wait()

@@ -255,6 +255,41 @@ func TestAnswersGoOnWhileTheAPIIsAway(t *testing.T) {
 	}
 }
 
+func TestRestartWhileTheAPIIsAwayAnswersFromTheSnapshot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "names.json")
+	f := start(t, func(c *Config) { c.SnapshotFile = file })
+	f.stop()
+	away := fake.NewClientset()
+	away.PrependReactor("*", "*", func(ktesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewServiceUnavailable("away")
+	})
+	f = start(t, func(c *Config) { c.SnapshotFile, c.Client = file, away }) // waits for the first answer
+	for name, want := range map[string]string{
+		"web.default.svc.cluster.local.": "A 10.96.0.50", "db-1.db.default.svc.cluster.local.": "A 10.244.1.7",
+	} {
+		if _, rrs := answers(t, "udp", name, dns.TypeA); !slices.Equal(rrs, []string{want}) {
+			t.Errorf("%s: %v, want %s", name, rrs, want)
+		}
+	}
+	f.stop()
+	// The API is back, with less than the snapshot has.
+	gone := fake.NewClientset(objects()[0], objects()[1])
+	start(t, func(c *Config) { c.SnapshotFile, c.Client = file, gone })
+	testns.Eventually(t, "the API's names instead of the saved ones", func() bool {
+		rcode, _ := answers(t, "udp", "db.default.svc.cluster.local.", dns.TypeA)
+		return rcode == "NXDOMAIN"
+	})
+	for _, broken := range []string{"{", `{"version":9}`, `{"version":1,"services":[null,{"Index":"a.b"}],"slices":{"x":null}}`} {
+		if err := os.WriteFile(file, []byte(broken), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := newRecords()
+		if _, err := r.load(file); (err != nil) != (broken == "{") || len(r.services) != 0 {
+			t.Errorf("%s: %v, %v", broken, err, r.services)
+		}
+	}
+}
+
 func TestUpstreamServersAreTakenOverWithoutALostQuery(t *testing.T) {
 	upstreamServer(t, "127.0.0.9", "203.0.113.1")
 	upstreamServer(t, "127.0.0.8", "203.0.113.2")

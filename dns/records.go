@@ -26,6 +26,8 @@ type records struct {
 	serviceIPs map[string]map[string]struct{} // IP → services
 	podIPs     map[string]map[string]struct{} // IP → slices
 	namespaces map[string]struct{}
+	generation uint64 // counts changes
+	saved      uint64 // the generation that is on disk
 	synced     struct{ services, slices, namespaces bool }
 	ready      chan struct{} // closed when all are synced
 }
@@ -39,7 +41,11 @@ func newRecords() *records {
 	}
 }
 
-func (r *records) changed() { r.modified.Store(time.Now().Unix()) }
+// changed needs the lock.
+func (r *records) changed() {
+	r.modified.Store(time.Now().Unix())
+	r.generation++
+}
 
 // markSynced needs the lock.
 func (r *records) markSynced(flag *bool) {
@@ -188,12 +194,14 @@ func (r *records) setNamespace(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.namespaces[strings.Clone(name)] = struct{}{}
+	r.changed()
 }
 
 func (r *records) deleteNamespace(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.namespaces, name)
+	r.changed()
 }
 
 func (r *records) replaceNamespaces(names []string) {
@@ -203,6 +211,7 @@ func (r *records) replaceNamespaces(names []string) {
 	for _, n := range names {
 		r.namespaces[strings.Clone(n)] = struct{}{}
 	}
+	r.changed()
 	r.markSynced(&r.synced.namespaces)
 }
 
