@@ -19,7 +19,7 @@ import (
 // (upstream's eventRecordQPS and eventBurst are 50 and 100).
 const (
 	eventQPS   = 20
-	eventBurst = 40
+	eventBurst = 20
 )
 
 // events records what users see with kubectl describe. The zero recorder (standalone) records nothing.

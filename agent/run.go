@@ -176,7 +176,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	}
 	rc := podruntime.Config{
 		CRI: cfg.Runtime, Images: a.images, Volumes: a.volumes, Cgroups: a.cgroups, Node: cnode, HostIPs: cfg.NodeIPs,
-		Allocatable: func() v1.ResourceList { return allocatable }, ClusterDNS: cfg.ClusterDNS, ResolvConf: resolvConf(cfg.ResolverConfig),
+		Allocatable: func() v1.ResourceList { return allocatable }, ClusterDNS: cfg.ClusterDNS, ResolvConf: resolvConf(cfg.ResolverConfig), Registry: a.registry,
 		Event: a.events.pod, Logger: log,
 	}
 	if cfg.Client != nil {
@@ -235,6 +235,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	if cfg.StaticPodPath != "" {
 		a.pods.sources[podconfig.File] = true
 	}
+	a.registry.MustRegister(&podCollector{pods: a.pods, node: cfg.NodeName})
 	if a.stats, err = stats.New(stats.Config{
 		NodeName: cfg.NodeName, Runtime: cfg.Runtime, RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir, CgroupRoot: cfg.CgroupRoot, Logger: log,
 		Volumes: func(uid types.UID) map[string]string {

@@ -13,6 +13,10 @@ const (
 	KindEphemeral
 )
 
+func (k Kind) String() string {
+	return [...]string{"none", "init_container", "init_container", "container", "ephemeral_container"}[k]
+}
+
 // IsSidecar tells a restartable init container.
 func IsSidecar(c *v1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways

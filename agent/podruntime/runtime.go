@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -65,16 +66,20 @@ type Config struct {
 	ResolvConf  string // path
 	Event       func(pod *v1.Pod, container, eventType, reason, message string)
 	Forget      func(containerID string)
+	Registry    prometheus.Registerer
 	Logger      *slog.Logger
 }
 
 // Runtime implements podworker.Runtime on a cri.Runtime.
-type Runtime struct{ cfg Config }
+type Runtime struct {
+	cfg     Config
+	metrics *metrics
+}
 
 var _ podworker.Runtime = (*Runtime)(nil)
 
 // New returns a Runtime.
-func New(cfg Config) *Runtime { return &Runtime{cfg: cfg} }
+func New(cfg Config) *Runtime { return &Runtime{cfg: cfg, metrics: newMetrics(cfg.Registry)} }
 
 func (r *Runtime) podDir(uid types.UID) string {
 	return filepath.Join(r.cfg.Node.RootDir, "pods", string(uid))
@@ -127,7 +132,12 @@ func (r *Runtime) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32
 			return err
 		}
 	}
-	if _, err := r.cfg.CRI.RunPodSandbox(ctx, cfg, handler); err != nil {
+	start := time.Now()
+	_, err = r.cfg.CRI.RunPodSandbox(ctx, cfg, handler)
+	r.metrics.op("run_podsandbox", start, err)
+	r.metrics.pods.Inc()
+	if err != nil {
+		r.metrics.podErrors.Inc()
 		return fmt.Errorf("run sandbox of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil
@@ -155,7 +165,9 @@ func (r *Runtime) sandboxConfig(pod *v1.Pod, attempt uint32, cgroupParent string
 func (r *Runtime) StopSandbox(ctx context.Context, pod *v1.Pod, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	start := time.Now()
 	err := r.cfg.CRI.StopPodSandbox(ctx, id)
+	r.metrics.op("stop_podsandbox", start, err)
 	if err == nil || cri.IsNotFound(err) {
 		return nil
 	}

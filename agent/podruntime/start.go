@@ -33,7 +33,7 @@ func reason(name string, err error) error {
 
 // StartContainer implements podworker.Runtime.
 func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podstate.Pod, s podworker.Start, img podworker.Image) (string, error) {
-	c, _ := container.Find(&pod.Spec, s.Name)
+	c, kind := container.Find(&pod.Spec, s.Name)
 	if c == nil {
 		return "", fmt.Errorf("start container %q: the pod has none of that name", s.Name)
 	}
@@ -59,7 +59,9 @@ func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podsta
 			return "", fail("CreateContainerConfigError", err)
 		}
 		cctx, cancel := context.WithTimeout(ctx, callTimeout)
+		start := time.Now()
 		id, err = r.cfg.CRI.CreateContainer(cctx, s.SandboxID, cfg, sb)
+		r.metrics.op("create_container", start, err)
 		cancel()
 		if err != nil {
 			return "", fail("CreateContainerError", fmt.Errorf("create container: %w", err))
@@ -67,7 +69,10 @@ func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podsta
 		r.event(pod, s.Name, v1.EventTypeNormal, "Created", "Container created")
 	}
 	sctx, cancel := context.WithTimeout(ctx, callTimeout)
+	start := time.Now()
 	err := r.cfg.CRI.StartContainer(sctx, id)
+	r.metrics.op("start_container", start, err)
+	r.metrics.containers.WithLabelValues(kind.String()).Inc()
 	cancel()
 	if err != nil {
 		return id, fail("RunContainerError", fmt.Errorf("start container: %w", err))

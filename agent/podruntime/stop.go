@@ -53,7 +53,10 @@ func (r *Runtime) KillContainer(ctx context.Context, pod *v1.Pod, state *podstat
 	sctx, cancel := context.WithTimeout(ctx, left+killSlack)
 	defer cancel()
 	seconds := int64((left + time.Second - 1) / time.Second)
-	if err := r.cfg.CRI.StopContainer(sctx, k.ID, seconds); err != nil && !cri.IsNotFound(err) {
+	start := time.Now()
+	err := r.cfg.CRI.StopContainer(sctx, k.ID, seconds)
+	r.metrics.op("stop_container", start, err)
+	if err != nil && !cri.IsNotFound(err) {
 		return fmt.Errorf("stop container %s: %w", k.ID, err)
 	}
 	return nil

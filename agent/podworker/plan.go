@@ -141,7 +141,18 @@ type Actions struct {
 	Torn bool
 	// Again is when to plan again even if nothing happens; zero: no need.
 	Again time.Time
+	// Note is something to tell the user once.
+	Note Note
 }
+
+// Note is an Event worth a word beyond the actions themselves.
+type Note int
+
+const (
+	NoNote Note = iota
+	NoteSandboxChanged
+	NoteNoNetwork
+)
 
 // Crash back-off as kubelet's CrashLoopBackOff: first restart at once, then 10 s doubling to 5 min, forgotten after 10
 // minutes of running.
@@ -243,6 +254,9 @@ func (p *planner) run() {
 // replaceSandbox clears away what is left of an unusable sandbox and asks for a new one, unless the pod has nothing
 // left to do in it.
 func (p *planner) replaceSandbox() {
+	if len(p.o.State.Running()) > 0 {
+		p.a.Note = NoteSandboxChanged
+	}
 	for _, c := range p.o.State.Running() {
 		p.kill(c, KillSandbox, p.specGrace(), "Pod sandbox changed, it will be killed and re-created.")
 	}
@@ -265,6 +279,7 @@ func (p *planner) replaceSandbox() {
 	}
 	p.prefetch()
 	if !p.d.Pod.Spec.HostNetwork && !p.o.NetworkReady {
+		p.a.Note = NoteNoNetwork
 		return // whoever reports the network ready wakes every worker
 	}
 	if p.now.Before(p.o.SandboxRetryAt) {

@@ -92,7 +92,7 @@ func TestPlanRunning(t *testing.T) {
 			name: "no network yet: no sandbox, but images",
 			pod:  pod(v1.RestartPolicyAlways, nil, app("a")),
 			obs:  func() Observed { o := ready(nil); o.Images, o.NetworkReady = nil, false; return o },
-			want: Actions{Pull: []string{"a"}},
+			want: Actions{Pull: []string{"a"}, Note: NoteNoNetwork},
 		},
 		{
 			name: "volumes hold containers back, not the sandbox",
@@ -223,7 +223,7 @@ func TestPlanRunning(t *testing.T) {
 				return ready([]podstate.Sandbox{sb("sb", false)}, ran("a", "sb", podstate.Running, 0))
 			},
 			want: Actions{Kill: []Kill{{Name: "a", ID: "a-id", Grace: 30 * time.Second, Reason: KillSandbox,
-				Message: "Pod sandbox changed, it will be killed and re-created."}}},
+				Message: "Pod sandbox changed, it will be killed and re-created."}}, Note: NoteSandboxChanged},
 		},
 		{
 			name: "the dead sandbox's network goes first",

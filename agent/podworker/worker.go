@@ -90,6 +90,7 @@ type worker struct {
 	sandboxRetry  time.Time
 	lastObserve   time.Time
 	observeFailed bool
+	noted         Note
 }
 
 func newWorker(p *Pool, pod *v1.Pod) *worker {
@@ -344,6 +345,7 @@ func (w *worker) ensureVolumes(ctx context.Context, pod *v1.Pod) time.Time {
 func (w *worker) act(ctx context.Context, pod *v1.Pod, a Actions, now time.Time) {
 	rt := w.pool.cfg.Runtime
 	state := w.state
+	w.tell(pod, a.Note)
 	for name, b := range a.Backoff {
 		w.waiting[name] = Waiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf(
 			"back-off %s restarting failed container=%s pod=%s_%s(%s)", b.Delay, name, pod.Name, pod.Namespace, pod.UID)}
@@ -390,6 +392,23 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, a Actions, now time.Time)
 	}
 }
 
+// tell records a note as an Event, once until something else is to be noted.
+func (w *worker) tell(pod *v1.Pod, n Note) {
+	if n == w.noted || n == NoNote {
+		return
+	}
+	w.noted = n
+	if w.pool.cfg.Event == nil {
+		return
+	}
+	switch n {
+	case NoteSandboxChanged:
+		w.pool.cfg.Event(pod, "", v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	case NoteNoNetwork:
+		w.pool.cfg.Event(pod, "", v1.EventTypeWarning, "NetworkNotReady", "network is not ready: container runtime network not ready")
+	}
+}
+
 // finish takes in how an operation ended.
 func (w *worker) finish(r outcome) {
 	delete(w.ops, r.op.key)
@@ -411,6 +430,7 @@ func (w *worker) finish(r outcome) {
 	case r.op.key == opSandbox:
 		touch()
 		if r.err == nil {
+			w.noted = NoNote
 			w.sandboxFails, w.sandboxRetry = 0, time.Time{}
 			return
 		}
@@ -525,7 +545,8 @@ func (w *worker) stopping(ctx context.Context, pod *v1.Pod, a Actions) time.Time
 func (w *worker) stopped(ctx context.Context, pod *v1.Pod, removed bool) time.Time {
 	rt := w.pool.cfg.Runtime
 	if !removed && w.acting.Cause != Orphaned {
-		if !w.settled && w.ops[opSettle] == nil {
+		// A pod whose object is about to go is cleaned up altogether in a moment.
+		if !w.settled && w.ops[opSettle] == nil && pod.DeletionTimestamp == nil {
 			w.launch(ctx, &op{key: opSettle}, func(ctx context.Context) outcome {
 				return outcome{err: rt.Settle(ctx, pod)}
 			})

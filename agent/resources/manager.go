@@ -166,10 +166,14 @@ func podLimits(pod *v1.Pod, pids int64) limits {
 // tried.
 func (m *Manager) RemovePod(uid types.UID) error {
 	m.mu.Lock()
+	classes := []string{"", "burstable", "besteffort"}
+	if p := m.pods[uid]; p != nil {
+		classes = []string{class(container.QOS(p))}
+	}
 	delete(m.pods, uid)
 	m.mu.Unlock()
 	var errs []error
-	for _, c := range []string{"", "burstable", "besteffort"} {
+	for _, c := range classes {
 		errs = append(errs, m.tree.remove(m.path(c, "pod"+string(uid))))
 	}
 	errs = append(errs, m.reshare())
