@@ -2,12 +2,15 @@ package controllers
 
 import (
 	"github.com/reevehq/reeve/controlplane/controllers/bootstrap"
+	"github.com/reevehq/reeve/controlplane/controllers/cronjob"
 	"github.com/reevehq/reeve/controlplane/controllers/csr"
+	"github.com/reevehq/reeve/controlplane/controllers/daemonset"
 	"github.com/reevehq/reeve/controlplane/controllers/deployment"
 	"github.com/reevehq/reeve/controlplane/controllers/endpoints"
 	"github.com/reevehq/reeve/controlplane/controllers/endpointslice"
 	"github.com/reevehq/reeve/controlplane/controllers/endpointslicemirroring"
 	"github.com/reevehq/reeve/controlplane/controllers/garbage"
+	"github.com/reevehq/reeve/controlplane/controllers/job"
 	"github.com/reevehq/reeve/controlplane/controllers/loop"
 	"github.com/reevehq/reeve/controlplane/controllers/namespace"
 	"github.com/reevehq/reeve/controlplane/controllers/nodeipam"
@@ -17,7 +20,9 @@ import (
 	"github.com/reevehq/reeve/controlplane/controllers/replication"
 	"github.com/reevehq/reeve/controlplane/controllers/rootca"
 	"github.com/reevehq/reeve/controlplane/controllers/serviceaccount"
+	"github.com/reevehq/reeve/controlplane/controllers/statefulset"
 	"github.com/reevehq/reeve/controlplane/controllers/tainteviction"
+	"github.com/reevehq/reeve/controlplane/controllers/ttlafterfinished"
 )
 
 // plain is a controller that needs nothing but the environment. A nil pointer must not become a non-nil runner.
@@ -65,6 +70,11 @@ func all() []spec {
 		plain("replicaset-controller", replicaset.New),
 		plain("replicationcontroller-controller", replication.New),
 		plain("deployment-controller", deployment.New),
+		plain("daemonset-controller", daemonset.New),
+		plain("statefulset-controller", statefulset.New),
+		plain("job-controller", job.New),
+		plain("cronjob-controller", cronjob.New),
+		plain("ttl-after-finished-controller", ttlafterfinished.New),
 		plain("namespace-controller", namespace.New),
 		plain("garbage-collector-controller", garbage.New),
 		plain("taint-eviction-controller", tainteviction.New),
