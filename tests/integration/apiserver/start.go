@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -136,6 +137,30 @@ func (c *Cluster) Anonymous(t testing.TB) kubernetes.Interface {
 // User is a client with a certificate of its own, as the signer would give it.
 func (c *Cluster) User(t testing.TB, name string, groups ...string) kubernetes.Interface {
 	t.Helper()
+	return client(t, c.UserConfig(t, name, groups...))
+}
+
+// Serving is a certificate for a node's agent at ip, and the authority that signs what the API server shows to it.
+func (c *Cluster) Serving(t testing.TB, node string, ip net.IP) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{ip}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.keys.CA.Cert, key.Public(), c.keys.CA.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(c.keys.CA.Cert)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// UserConfig is the configuration behind User.
+func (c *Cluster) UserConfig(t testing.TB, name string, groups ...string) *rest.Config {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +178,7 @@ func (c *Cluster) User(t testing.TB, name string, groups ...string) kubernetes.I
 	config := c.Config()
 	config.CertData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	config.KeyData = pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})
-	return client(t, config)
+	return config
 }
 
 // Bearer is a client with a token.
