@@ -137,6 +137,9 @@ func (c *Config) runParts(ctx context.Context, api *server.Server, keys *pki.PKI
 	}); err != nil {
 		return err
 	}
+	if c.AdvertiseIP.IsLoopback() {
+		c.Logger.Warn("Advertised a loopback address: pods and other nodes cannot reach the API", "address", c.AdvertiseIP.String())
+	}
 	c.Logger.Info("Control plane is ready", "address", c.serverURL(c.AdvertiseIP))
 	if c.OnReady != nil {
 		c.OnReady()

@@ -16,7 +16,11 @@ import (
 )
 
 // kubernetesEndpoints points the kubernetes Service at this server, the only one of the cluster.
+// A server on a loopback address serves this host only: endpoints may not be loopback addresses, and none are made.
 func kubernetesEndpoints(ctx context.Context, c Config) error {
+	if c.AdvertiseIP.IsLoopback() {
+		return nil
+	}
 	return errors.Join(endpointSlice(ctx, c), legacyEndpoints(ctx, c))
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	storagefactory "k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/reevehq/reeve/controlplane/authz"
@@ -42,6 +43,13 @@ func (s *Server) builtinStorages(options generic.RESTOptionsGetter, config *gene
 	if err := s.addPodStorages(out, all, config, client); err != nil {
 		return nil, err
 	}
+
+	prober, err := storagefactory.CreateProber(etcdOptions(&s.config).StorageConfig)
+	if err != nil {
+		return nil, fmt.Errorf("build component statuses: %w", err)
+	}
+	out.add(corev1.SchemeGroupVersion, "componentstatuses",
+		registry.NewComponentStatuses(registry.ComponentCheck{Name: "etcd-0", Check: prober.Probe}))
 
 	token, err := satoken.New(satoken.Config{
 		Signer: s.signer, Accounts: all.core("serviceaccounts"), Pods: all.core("pods"), Secrets: all.core("secrets"),
