@@ -123,11 +123,11 @@ func TestKubectl(t *testing.T) {
 		n.wantSpread("the host to the ClusterIP", pods, func() (string, error) { return get("http://" + clusterIP + "/") })
 		n.wantSpread("the host to the NodePort", pods, func() (string, error) { return get("http://" + node.IP + ":30080/") })
 		n.wantSpread("outside to the NodePort", pods, func() (string, error) {
-			return run("ip", "netns", "exec", node.OutsideNS, "busybox", "wget", "-qO-", "-T", "5", "http://"+node.IP+":30080/")
+			return run("ip", "netns", "exec", node.OutsideNS, "curl", "-fsS", "--noproxy", "*", "--max-time", "5", "http://"+node.IP+":30080/")
 		})
 		inPod := func(url string) func() (string, error) {
 			return func() (string, error) {
-				return n.TryKubectl("", "exec", pods[0], "--", "wget", "-qO-", "-T", "5", url)
+				return n.TryKubectl("", "exec", pods[0], "--", "fetch", url)
 			}
 		}
 		n.wantSpread("a pod to the Service by DNS name, itself among the endpoints", pods, inPod("http://web.default.svc.cluster.local/"))

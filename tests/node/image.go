@@ -83,7 +83,7 @@ func (n *Node) WriteImage(ref string, config v1.Config, entries []Entry) {
 	}
 }
 
-// Busybox makes an image of Debian's busybox-static with a link for each of its commands.
+// Busybox makes an image of Debian's busybox-static with a link for each of its commands, and of fetch.
 func (n *Node) Busybox() {
 	n.T.Helper()
 	path, err := exec.LookPath("busybox")
@@ -103,6 +103,7 @@ func (n *Node) Busybox() {
 		{Name: "etc/passwd", Mode: 0o644, Body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")},
 		{Name: "etc/group", Mode: 0o644, Body: []byte("root:x:0:\nnogroup:x:65534:\n")},
 		{Name: "bin/busybox", Mode: 0o755, Body: body},
+		{Name: "bin/fetch", Mode: 0o755, Body: GoProgram(n.T, "github.com/reevehq/reeve/tests/node/fetch")},
 	}
 	for applet := range strings.FieldsSeq(string(out)) {
 		if applet != "busybox" {
