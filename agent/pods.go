@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type pods struct {
 	runtime string // scheme of container IDs
 	sources map[podconfig.Source]bool
 	onSync  func()
+	refuses func(*v1.Pod) v1.NodeConditionType
 	look    func(ctx context.Context, uid types.UID) (podstate.Pod, error)
 
 	mu       sync.Mutex
@@ -166,16 +168,11 @@ func (p *pods) admit(pod *v1.Pod) *admit.Rejection {
 	if pod.Status.StartTime != nil || pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
 		return nil
 	}
-	var active []*v1.Pod
-	for uid, other := range p.known {
-		if uid == pod.UID || !p.admitted[uid] || other.Status.Phase == v1.PodSucceeded || other.Status.Phase == v1.PodFailed {
-			continue
-		}
-		if r, ok := p.reports[uid]; ok && (r.Stage >= podworker.Stopped || r.Stop != nil && r.Stop.Cause == podworker.Rejected) {
-			continue
-		}
-		active = append(active, other)
+	if c := p.refuses(pod); c != "" {
+		delete(p.admitted, pod.UID)
+		return &admit.Rejection{Reason: "Evicted", Message: fmt.Sprintf("The node had condition: [%s]. ", c)}
 	}
+	active := p.activeLocked(pod.UID)
 	n := admit.Node{Allocatable: p.node.Allocatable(), AllowedUnsafeSysctls: p.cfg.AllowedUnsafeSysctls, AppArmor: hasAppArmor()}
 	if p.writer != nil {
 		n.Object = p.node.Node()
@@ -185,6 +182,34 @@ func (p *pods) admit(pod *v1.Pod) *admit.Rejection {
 		delete(p.admitted, pod.UID)
 	}
 	return r
+}
+
+// activeLocked lists the admitted pods that have not come to their end, but for one.
+func (p *pods) activeLocked(but types.UID) []*v1.Pod {
+	var active []*v1.Pod
+	for uid, other := range p.known {
+		if uid == but || !p.admitted[uid] || other.Status.Phase == v1.PodSucceeded || other.Status.Phase == v1.PodFailed {
+			continue
+		}
+		if r, ok := p.reports[uid]; ok && (r.Stage >= podworker.Stopped || r.Stop != nil && r.Stop.Cause == podworker.Rejected) {
+			continue
+		}
+		active = append(active, other)
+	}
+	return active
+}
+
+// active lists the pods that run or are to run, and are not being stopped.
+func (p *pods) active() []*v1.Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*v1.Pod
+	for _, pod := range p.activeLocked("") {
+		if r, ok := p.reports[pod.UID]; ok && r.Stage == podworker.Syncing {
+			out = append(out, pod)
+		}
+	}
+	return out
 }
 
 // DropPod implements podconfig.Receiver.

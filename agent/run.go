@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/reevehq/reeve/agent/container"
+	"github.com/reevehq/reeve/agent/evict"
 	"github.com/reevehq/reeve/agent/gc"
 	"github.com/reevehq/reeve/agent/image"
 	"github.com/reevehq/reeve/agent/mirror"
@@ -87,6 +88,7 @@ type agent struct {
 	node     *node.Manager
 	stats    *stats.Provider
 	gc       *gc.Collector
+	evict    *evict.Manager
 	certs    *servingCert
 }
 
@@ -108,11 +110,11 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	}
 	capacity := resources.Capacity(machine, rootFS, cfg.MaxPods)
 	reserved := []v1.ResourceList{cfg.KubeReserved, cfg.SystemReserved}
-	thresholds, err := evictionReserve(cfg.EvictionHard, capacity)
+	thresholds, err := evict.Parse(cfg.EvictionHard)
 	if err != nil {
 		return nil, err
 	}
-	allocatable := resources.Allocatable(capacity, reserved, thresholds)
+	allocatable := resources.Allocatable(capacity, reserved, evictionReserve(thresholds, capacity))
 	enforce := len(cfg.EnforceNodeAllocatable) > 0 && cfg.EnforceNodeAllocatable[0] == "pods"
 	if a.cgroups, err = resources.New(resources.Config{
 		Root: cfg.CgroupRoot, Driver: cfg.CgroupDriver, Enforce: enforce, PodPidsLimit: cfg.PodPidsLimit,
@@ -259,6 +261,12 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 		LogMaxBytes: cfg.ContainerLogMaxSizeBytes, LogMaxFiles: cfg.ContainerLogMaxFiles,
 		Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) }, Logger: log,
 	})
+	a.evict = evict.New(evict.Config{
+		Thresholds: thresholds, Left: a.left, Summary: a.stats.Summary, Active: a.pods.active, Evict: a.evictPod, ReclaimDisk: a.gc.Reclaim,
+		Changed: a.node.Kick, Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) },
+		Registry: a.registry, Logger: log,
+	})
+	a.pods.refuses = a.evict.Refuses
 	if a.certs, err = newServingCert(cfg); err != nil {
 		return nil, err
 	}
@@ -314,6 +322,7 @@ func (a *agent) run(ctx context.Context) error {
 	loop("server", func(ctx context.Context) error { return server.Run(ctx, srv) })
 	loop("probe checkpoint", a.saver.run)
 	loop("gc", a.gc.Run)
+	loop("eviction", a.evict.Run)
 	loop("serving certificate", a.certs.run)
 	if a.writer != nil {
 		loop("status", a.writer.Run)

@@ -83,13 +83,15 @@ type Collector struct {
 	cfg  Config
 	log  *slog.Logger
 	kick chan struct{}
-	seen map[string]time.Time // image → first seen
-	used map[string]time.Time // image → last used
+	// reclaim takes a channel to close when the disk has been cleared.
+	reclaim chan chan struct{}
+	seen    map[string]time.Time // image → first seen
+	used    map[string]time.Time // image → last used
 }
 
 // New returns a collector.
 func New(cfg Config) *Collector {
-	return &Collector{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), seen: map[string]time.Time{}, used: map[string]time.Time{}}
+	return &Collector{cfg: cfg, log: cfg.Logger, kick: make(chan struct{}, 1), reclaim: make(chan chan struct{}), seen: map[string]time.Time{}, used: map[string]time.Time{}}
 }
 
 // Kick asks for a collection now.
@@ -113,6 +115,12 @@ func (c *Collector) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-c.kick:
 			forced = true
+		case done := <-c.reclaim:
+			c.containers(ctx)
+			c.leftovers(ctx)
+			c.allUnused(ctx, time.Now())
+			close(done)
+			continue
 		}
 		now := time.Now()
 		if forced || now.Sub(containers) >= containersEvery {
@@ -125,6 +133,21 @@ func (c *Collector) Run(ctx context.Context) error {
 			c.images(ctx, now)
 		}
 		c.logs(ctx, now)
+	}
+}
+
+// Reclaim removes dead containers and every unused image now, because the node needs the disk. Call it from one goroutine
+// other than Run's at a time; it returns when it is done.
+func (c *Collector) Reclaim(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case c.reclaim <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

@@ -67,6 +67,23 @@ func (c *Collector) images(ctx context.Context, now time.Time) {
 	}
 }
 
+// allUnused removes every image that no container uses.
+func (c *Collector) allUnused(ctx context.Context, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := c.cfg.Runtime.ListImages(ctx, nil)
+	if err != nil {
+		return
+	}
+	containers, err := c.cfg.Runtime.ListContainers(ctx, nil)
+	if err != nil {
+		return
+	}
+	for _, x := range c.unused(list, containers, now) {
+		c.removeImage(ctx, x)
+	}
+}
+
 // toFree returns how many bytes bring the file system from above high to low percent; 0 below high.
 func toFree(fs resources.FS, high, low int) int64 {
 	usage := 100 - int(fs.AvailableBytes*100/fs.CapacityBytes)
