@@ -143,7 +143,7 @@ func containsSpan(list []span, s span) bool {
 // allocate takes the address that is asked for. Taking again what the same Service holds succeeds, so that a
 // transaction may be tried again; fresh is false then, and it must not be given back on failure.
 func (s *addresses) allocate(ctx context.Context, a netip.Addr, o owner, dry bool) (fresh bool, err error) {
-	in := false
+	var in *span
 	var ranges []netip.Prefix
 	for _, all := range []bool{false, true} {
 		spans, err := s.spans(ctx, familyOf(a), all)
@@ -153,16 +153,22 @@ func (s *addresses) allocate(ctx context.Context, a netip.Addr, o owner, dry boo
 		ranges = ranges[:0]
 		for _, sp := range spans {
 			ranges = append(ranges, sp.prefix)
-			in = in || sp.holds(a)
+			if in == nil && sp.holds(a) {
+				in = &sp
+			}
 		}
-		if in {
+		if in != nil {
 			break
 		}
 	}
-	if !in {
+	if in == nil {
 		return false, fmt.Errorf("provided IP is not in the valid range. The range of valid IPs is %s", joinPrefixes(ranges))
 	}
-	return s.take(ctx, a, o, dry)
+	fresh, err = s.take(ctx, a, o, dry)
+	if !dry {
+		countAddress(in.prefix, scopeStatic, err)
+	}
+	return fresh, err
 }
 
 func joinPrefixes(list []netip.Prefix) string {
@@ -213,6 +219,9 @@ func (s *addresses) allocateNext(ctx context.Context, family corev1.IPFamily, o 
 		}
 		for _, sp := range spans {
 			a, err := s.next(ctx, sp, o, dry)
+			if !dry {
+				countAddress(sp.prefix, scopeDynamic, err)
+			}
 			if err == nil || !errors.Is(err, errFull) {
 				return a, err
 			}

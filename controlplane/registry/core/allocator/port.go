@@ -110,7 +110,9 @@ func (p *ports) allocate(ctx context.Context, port int32, dry bool) error {
 		}
 		return take(n)
 	}
-	return p.change(ctx, take)
+	err = p.change(ctx, take)
+	countPort(scopeStatic, err)
+	return err
 }
 
 // allocateNext takes a free port, none of avoid: those that a dry run has promised already.
@@ -149,7 +151,9 @@ func (p *ports) allocateNext(ctx context.Context, dry bool, avoid map[int32]bool
 		err = take(n)
 		return got, err
 	}
-	if err := p.change(ctx, take); err != nil {
+	err := p.change(ctx, take)
+	countPort(scopeDynamic, err)
+	if err != nil {
 		return 0, err
 	}
 	return got, nil

@@ -49,13 +49,16 @@ func (a *Allocator) Run(ctx context.Context) {
 // Repair makes one pass: it takes what Services hold and is not allocated, and takes back what several passes in a row
 // saw without a Service. suspects says that leaks are being watched. Not for concurrent use.
 func (a *Allocator) Repair(ctx context.Context) (suspects bool, err error) {
+	start := time.Now()
+	var plan repairs
+	var o observed
+	defer func() { observeRepair(start, &plan, o, a.addresses.defaults, err) }()
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
-	o, err := a.observe(ctx)
-	if err != nil {
+	if o, err = a.observe(ctx); err != nil {
 		return false, err
 	}
-	plan := planRepair(o, a.repair.leaks, a.ports.r)
+	plan = planRepair(o, a.repair.leaks, a.ports.r)
 	a.repair.leaks = plan.leaks
 	open := a.pending.all() // an update between commit and release holds more than its Service shows
 	plan.releasePorts = minus(plan.releasePorts, open.ports)

@@ -61,6 +61,7 @@ func New(c Config) (*Allocator, error) {
 	if c.NodePorts.Size < 1 {
 		return nil, errors.New("node-port range is empty: use for example 30000-32767")
 	}
+	registerMetrics()
 	newRand := func() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
 	a := &Allocator{
 		log:       c.Logger,
