@@ -3,11 +3,14 @@ package admission
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 )
 
@@ -104,6 +107,28 @@ func TestServiceAccount(t *testing.T) {
 				tc.check(t, p)
 			}
 		})
+	}
+}
+
+// TestDefaultAccountIsAwaited: a namespace and a pod in it are often made in one go, before the account is.
+func TestDefaultAccountIsAwaited(t *testing.T) {
+	plugin := newServiceAccount().(*serviceAccount)
+	plugin.retry = time.Millisecond
+	start(t, plugin, nil)
+	asked := 0
+	plugin.client.(*fake.Clientset).PrependReactor("get", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
+		if asked++; asked < 3 {
+			return false, nil, nil
+		}
+		account := &corev1.ServiceAccount{}
+		account.Name, account.Namespace = "default", "a"
+		return true, account, nil
+	})
+	p := &corev1.Pod{}
+	p.Namespace = "a"
+	wantErr(t, run(t, plugin, request{op: admission.Create, resource: podResource, obj: p}), "")
+	if asked < 3 {
+		t.Errorf("asked %d times", asked)
 	}
 }
 
@@ -288,4 +313,7 @@ func TestPodSecurity(t *testing.T) {
 	}
 	wantErr(t, run(t, plugin, request{op: admission.Create, resource: podResource, obj: pod("open")}), "")
 	wantErr(t, run(t, plugin, request{op: admission.Create, resource: podResource, obj: pod("strict")}), `violates PodSecurity "restricted:latest"`)
+	if err := run(t, plugin, request{op: admission.Create, resource: podResource, obj: pod("strict")}); strings.Count(err.Error(), "is forbidden") != 1 {
+		t.Errorf("the message repeats itself: %v", err)
+	}
 }

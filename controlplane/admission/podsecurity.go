@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -111,17 +112,21 @@ func (p *podSecurity) Validate(ctx context.Context, a admission.Attributes, _ ad
 	if result.Allowed {
 		return nil
 	}
-	refusal := admission.NewForbidden(a, fmt.Errorf("%s", result.Result.Message)).(*apierrors.StatusError)
-	if result.Result != nil {
-		if result.Result.Code > 0 {
-			refusal.ErrStatus.Code = result.Result.Code
+	// The library's message names the object already.
+	refusal := admission.NewForbidden(a, errors.New("not allowed by "+PodSecurityName)).(*apierrors.StatusError)
+	if r := result.Result; r != nil {
+		if r.Message != "" {
+			refusal.ErrStatus.Message = r.Message
 		}
-		if result.Result.Reason != "" {
-			refusal.ErrStatus.Reason = result.Result.Reason
+		if r.Reason != "" {
+			refusal.ErrStatus.Reason = r.Reason
 		}
-		if d := result.Result.Details; d != nil {
-			refusal.ErrStatus.Details.RetryAfterSeconds = d.RetryAfterSeconds
-			refusal.ErrStatus.Details.Causes = append(refusal.ErrStatus.Details.Causes, d.Causes...)
+		if r.Code > 0 {
+			refusal.ErrStatus.Code = r.Code
+		}
+		if r.Details != nil {
+			refusal.ErrStatus.Details.RetryAfterSeconds = r.Details.RetryAfterSeconds
+			refusal.ErrStatus.Details.Causes = append(refusal.ErrStatus.Details.Causes, r.Details.Causes...)
 		}
 	}
 	return refusal

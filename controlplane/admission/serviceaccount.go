@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -29,6 +30,9 @@ const (
 	tokenSeconds int64 = 3607
 	// enforceMountable on an account says that its pods may use only the Secrets listed in it.
 	enforceMountable = "kubernetes.io/enforce-mountable-secrets"
+	// defaultAccountAttempts and defaultAccountRetry wait up to 1.4 s for the controller that makes default accounts.
+	defaultAccountAttempts = 10
+	defaultAccountRetry    = 150 * time.Millisecond
 	// rootCAConfigMap holds the CA of the API server in every namespace.
 	rootCAConfigMap = "kube-root-ca.crt"
 )
@@ -39,12 +43,14 @@ type serviceAccount struct {
 	client   kubernetes.Interface
 	accounts corelisters.ServiceAccountLister
 	name     func(prefix string) string
+	retry    time.Duration
 }
 
 func newServiceAccount() admission.Interface {
 	return &serviceAccount{
 		Handler: admission.NewHandler(admission.Create, admission.Update),
 		name:    names.SimpleNameGenerator.GenerateName,
+		retry:   defaultAccountRetry,
 	}
 }
 
@@ -141,14 +147,26 @@ func validateMirror(a admission.Attributes, pod *corev1.Pod) error {
 }
 
 // account finds the pod's service account. The lister may lag behind a client that makes account and pod together, so
-// that a miss is asked of the server.
+// that a miss is asked of the server; the default account, which a controller makes for every namespace, is asked for
+// several times, since namespace and pod are often made together too.
 func (p *serviceAccount) account(ctx context.Context, a admission.Attributes, pod *corev1.Pod) (*corev1.ServiceAccount, error) {
 	if !p.WaitForReady() {
 		return nil, notReady(a)
 	}
 	namespace, name := a.GetNamespace(), pod.Spec.ServiceAccountName
 	account, err := p.accounts.ServiceAccounts(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
+	attempts := 1
+	if name == defaultServiceAccount {
+		attempts = defaultAccountAttempts
+	}
+	for i := 0; apierrors.IsNotFound(err) && i < attempts; i++ {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return nil, admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", namespace, name, ctx.Err()))
+			case <-time.After(p.retry):
+			}
+		}
 		account, err = p.client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 	}
 	if err != nil {
