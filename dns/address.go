@@ -1,10 +1,12 @@
 package dns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -44,11 +46,19 @@ func loopbackAddr(a netip.Addr) *netlink.Addr {
 	return addr
 }
 
-// Cleanup takes the addresses from the loopback device. Those that are not there are no error.
-func Cleanup(addrs []netip.Addr) error {
-	var errs []error
+// Cleanup takes the addresses from the loopback device, and with the first of each family the rule that accepts questions
+// (of the default ChainPrefix). What is not there is no error.
+func Cleanup(addrs []netip.Addr) error { return cleanup(addrs, defaultChainPrefix, "") }
+
+func cleanup(addrs []netip.Addr, prefix, flavor string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	errs := []error{closeFirewall(ctx, prefix, flavor, addrs)}
 	for _, a := range addrs {
 		errs = append(errs, removeAddress(a))
 	}
 	return errors.Join(errs...)
 }
+
+// cleanupTimeout bounds the removal; a held xtables lock is waited for 5 s a command.
+const cleanupTimeout = 30 * time.Second

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
@@ -25,15 +26,23 @@ type Config struct {
 	// points to systemd-resolved's stub, the file with its real servers. The addresses of ListenAddrs are left out. No
 	// usable server: other names are refused at once.
 	UpstreamResolvConf string
-	// KeepAddresses leaves ListenAddrs on the loopback device when Run ends: while a restart lasts, queries are then refused
+	// KeepAddresses leaves ListenAddrs on the loopback device, and the accepting rule, when Run ends: while a restart lasts, queries are then refused
 	// at once instead of lost on the way out of the node. Cleanup removes them.
 	KeepAddresses bool
+	// ChainPrefix begins the name of the iptables chain that accepts questions. Default: REEVE.
+	ChainPrefix string
+	// IPTables chooses "nft" or "legacy"; empty takes what the host's iptables is.
+	IPTables string
 	// SnapshotFile keeps the cluster's names over restarts, so that they are answered although the API is away when Run
 	// starts. Its folder must exist. Empty: none is kept.
 	SnapshotFile string
 	// Logger. Default: slog.Default().
 	Logger *slog.Logger
 }
+
+const defaultChainPrefix = "REEVE"
+
+var chainPrefixPattern = regexp.MustCompile(`^[A-Z][A-Z0-9-]{0,7}$`)
 
 func (c Config) complete() (Config, error) {
 	var errs []error
@@ -57,6 +66,12 @@ func (c Config) complete() (Config, error) {
 	c.Domain = strings.Trim(c.Domain, ".")
 	if c.Domain == "" || strings.ContainsAny(c.Domain, " \t\n{}\"") {
 		errs = append(errs, fmt.Errorf("Domain %q is no DNS domain", c.Domain))
+	}
+	if c.ChainPrefix == "" {
+		c.ChainPrefix = defaultChainPrefix
+	}
+	if !chainPrefixPattern.MatchString(c.ChainPrefix) {
+		errs = append(errs, fmt.Errorf("ChainPrefix %q: use a capital letter and up to 7 capital letters, digits or dashes", c.ChainPrefix))
 	}
 	if c.UpstreamResolvConf == "" {
 		c.UpstreamResolvConf = defaultResolvConf

@@ -49,7 +49,10 @@ func corefile(cfg Config, servers []string) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line(".:%d {", cfg.Port)
 	line("    bind %s", joinAddrs(cfg.ListenAddrs))
-	line("    errors")
+	// An upstream server that is away would fill the log with a line a query.
+	line("    errors {")
+	line("        consolidate 1m \".*\" warning")
+	line("    }")
 	line("    %s %s in-addr.arpa ip6.arpa {", recordsDirective, cfg.Domain)
 	line("        pods insecure")
 	line("        fallthrough in-addr.arpa ip6.arpa")

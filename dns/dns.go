@@ -16,6 +16,9 @@ import (
 // costs one stat.
 const upstreamPeriod = 5 * time.Second
 
+// firewallPeriod is how often a flushed rule is looked for.
+const firewallPeriod = time.Minute
+
 // Run answers DNS until ctx ends, and returns when everything that it started has stopped; the addresses are taken away
 // unless cfg.KeepAddresses. It fails at once when the configuration is wrong or the address cannot be bound. Until the
 // first lists have come from the API, cluster names are answered from the snapshot, or without one with SERVFAIL; others
@@ -32,7 +35,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if !cfg.KeepAddresses {
 		defer func() {
-			if err := Cleanup(cfg.ListenAddrs); err != nil {
+			if err := cleanup(cfg.ListenAddrs, cfg.ChainPrefix, cfg.IPTables); err != nil {
 				cfg.Logger.Warn("Failed to remove the cluster DNS addresses", logkey.Err, err)
 			}
 		}()
@@ -61,17 +64,21 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	tick := time.NewTicker(upstreamPeriod)
 	defer tick.Stop()
+	firewall := time.NewTicker(firewallPeriod)
+	defer firewall.Stop()
+	s.openFirewall(ctx)
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
 			s.refresh()
+		case <-firewall.C:
+			s.openFirewall(ctx)
 		}
-		if err := s.records.save(cfg.SnapshotFile); err != nil {
-			cfg.Logger.Warn("Failed to save the cluster's names", logkey.Err, err)
-		}
+		s.save()
 	}
 	wg.Wait()
+	s.save()
 	return s.stop()
 }
 
@@ -84,6 +91,8 @@ type server struct {
 	servers  []string
 	text     string
 	stamp    string
+
+	firewallFailed bool
 }
 
 // input reads the upstream servers and renders the configuration. No readable resolv.conf means no upstream.
@@ -96,6 +105,21 @@ func (s *server) input() caddy.CaddyfileInput {
 	s.servers = servers
 	s.text = corefile(s.cfg, servers)
 	return caddy.CaddyfileInput{Filepath: s.name, Contents: []byte(s.text), ServerTypeName: "dns"}
+}
+
+func (s *server) save() {
+	if err := s.records.save(s.cfg.SnapshotFile); err != nil {
+		s.cfg.Logger.Warn("Failed to save the cluster's names", logkey.Err, err)
+	}
+}
+
+// openFirewall lets questions in. Without it the DNS works on most hosts, so its failure is only said, once.
+func (s *server) openFirewall(ctx context.Context) {
+	err := openFirewall(ctx, s.cfg)
+	if err != nil && ctx.Err() == nil && !s.firewallFailed {
+		s.cfg.Logger.Warn("Failed to let DNS questions through the host's firewall", logkey.Err, err)
+	}
+	s.firewallFailed = err != nil
 }
 
 func (s *server) start() error {

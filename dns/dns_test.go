@@ -336,6 +336,38 @@ func TestAddressComesAndGoes(t *testing.T) {
 	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/proxy.(*Transport).connManager"), goleak.IgnoreAnyFunction("k8s.io/apimachinery/pkg/watch.(*Broadcaster).loop"))
 }
 
+func TestPodsAreAnsweredWhereTheHostDrops(t *testing.T) {
+	for _, flavor := range []string{"nft", "legacy"} {
+		t.Run(flavor, func(t *testing.T) {
+			testns.Need(t)
+			testns.NeedBinary(t, "iptables-"+flavor)
+			pod := testns.NewHost(t, "pod")
+			testns.Sh(t, `ip link add vpod type veth peer name eth0 netns pod && ip addr add 10.244.3.1/32 dev vpod && ip link set vpod up &&
+				ip -n pod addr add 10.244.3.5/32 dev eth0 && ip -n pod link set eth0 up && ip -n pod route add default via 10.244.3.1 dev eth0 onlink &&
+				ip route add 10.244.3.5/32 dev vpod && iptables-%[1]s -A INPUT -i lo -j ACCEPT && iptables-%[1]s -P INPUT DROP`, flavor)
+			t.Cleanup(func() {
+				testns.Sh(t, "ip link del vpod; iptables-%[1]s -P INPUT ACCEPT; iptables-%[1]s -D INPUT -i lo -j ACCEPT", flavor)
+			})
+			f := start(t, func(c *Config) { c.IPTables = flavor })
+			for _, network := range []string{"udp", "tcp"} {
+				testns.Eventually(t, "an answer for the pod over "+network, func() bool {
+					ok := false
+					_ = pod.Do(func() error {
+						r, err := ask(network, "web.default.svc.cluster.local.", dns.TypeA)
+						ok = err == nil && len(r.Answer) == 1
+						return nil
+					})
+					return ok
+				})
+			}
+			f.stop()
+			if rules := testns.Sh(t, "iptables-%s-save -t filter", flavor); strings.Contains(rules, "REEVE") {
+				t.Errorf("left:\n%s", rules)
+			}
+		})
+	}
+}
+
 func TestTakenPortFailsAndNamesIt(t *testing.T) {
 	start(t, nil)
 	err := Run(t.Context(), Config{Client: fake.NewClientset(), ListenAddrs: []netip.Addr{netip.MustParseAddr("203.0.113.77")}, Domain: "a b"})
