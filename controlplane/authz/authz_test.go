@@ -313,6 +313,9 @@ func TestRoleBindingReachesItsNamespaceOnly(t *testing.T) {
 	if len(resource) != 1 || !incomplete || err == nil {
 		t.Errorf("rules %v, incomplete %v, err %v: the dangling binding must show", resource, incomplete, err)
 	}
+	if _, _, incomplete, err := rules.RulesFor(context.Background(), nodeA, "shop"); !incomplete || err == nil {
+		t.Errorf("a node's rules: incomplete %v, err %v", incomplete, err)
+	}
 }
 
 func TestRuleMatching(t *testing.T) {

@@ -210,9 +210,15 @@ func (r *Rules) PolicyRules(_ context.Context, u user.Info, namespace string) ([
 	return rules, errors.Join(errs...)
 }
 
-// RulesFor implements authorizer.RuleResolver for SelfSubjectRulesReview.
+// errNodeRules tells a node that its rules depend on the pods that it runs.
+var errNodeRules = errors.New("what the Node authorizer allows depends on the node's pods and is not listed")
+
+// RulesFor implements authorizer.RuleResolver for SelfSubjectRulesReview. For a node's agent the list is incomplete.
 func (r *Rules) RulesFor(ctx context.Context, u user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
 	policy, err := r.PolicyRules(ctx, u, namespace)
+	if _, node := NodeName(u); node {
+		err = errors.Join(err, errNodeRules)
+	}
 	var resource []authorizer.ResourceRuleInfo
 	var nonResource []authorizer.NonResourceRuleInfo
 	for i := range policy {
