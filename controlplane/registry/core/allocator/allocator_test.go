@@ -90,6 +90,9 @@ func TestExplicitRequestsAndConflicts(t *testing.T) {
 		"spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services": func(s *corev1.Service) {
 			s.Spec.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyRequireDualStack)
 		},
+		"first value must match `clusterIP`": func(s *corev1.Service) {
+			s.Spec.ClusterIP, s.Spec.ClusterIPs = "10.96.0.20", []string{"10.96.0.21"}
+		},
 		"spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster": func(s *corev1.Service) {
 			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
 		},

@@ -126,6 +126,14 @@ func (a *Allocator) begin(ctx context.Context, s, old *corev1.Service, dry bool)
 	if old != nil {
 		t.had, t.uid = heldBy(old), old.UID
 	}
+	// Which of the two fields is meant cannot be known, and allocating would hide that they differ.
+	switch ips := s.Spec.ClusterIPs; {
+	case len(ips) == 0 || ips[0] == s.Spec.ClusterIP:
+	case s.Spec.ClusterIP == "":
+		return nil, invalid(s, field.ErrorList{field.Required(field.NewPath("spec", "clusterIP"), "must be set when clusterIPs is set")})
+	default:
+		return nil, invalid(s, field.ErrorList{field.Invalid(field.NewPath("spec", "clusterIPs"), ips, "first value must match `clusterIP`")})
+	}
 	if errs := defaultFamilies(s, old, a.families); len(errs) > 0 {
 		return nil, invalid(s, errs)
 	}
