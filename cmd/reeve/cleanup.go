@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -91,10 +92,51 @@ func cleanup(ctx context.Context, log *slog.Logger, dataDir string, keepData boo
 			return err
 		}
 	}
+	if err := killProgramsBelow(ctx, dir.Root()); err != nil {
+		return err
+	}
 	if keepData {
 		return nil
 	}
 	return dir.Remove()
+}
+
+// killProgramsBelow ends the processes whose program lies below the folder: what an agent that was killed in the middle
+// of starting a helper left, and no record tells.
+func killProgramsBelow(ctx context.Context, folder string) error {
+	for {
+		pids, err := programsBelow(folder)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("end process %d, whose program lies in %q: %w", pid, folder, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for processes %v, whose programs lie in %q, to end: %w", pids, folder, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func programsBelow(folder string) ([]int, error) {
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, link := range links {
+		// Kernel threads and zombies have no program, and processes end while we look.
+		if exe, err := os.Readlink(link); err == nil && strings.HasPrefix(exe, folder+"/") {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, nil
 }
 
 // stopRoles ends the processes that hold the data-dir's roles: the supervisor first, which ends its children.

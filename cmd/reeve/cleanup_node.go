@@ -46,6 +46,10 @@ func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst ins
 	try("stop the log writer", (&logpump.Supervisor{Dir: dir.Logpump(), Logger: log}).Stop(ctx))
 	if rt.containerd != nil && rt.containerd.Private() {
 		try("stop the private containerd", rt.containerd.Stop(ctx))
+		// containerd's shims make these wherever its state lies; they go when nobody else's shims use them.
+		for _, folder := range []string{"s", "runc/k8s.io", "runc/reeve", "runc", "."} {
+			os.Remove(filepath.Join("/run/containerd", folder))
+		}
 	}
 
 	try("remove the Service rules", proxy.Cleanup(ctx, proxy.CleanupConfig{}))

@@ -49,7 +49,7 @@ func TestStopStartAndUpgrade(t *testing.T) {
 	if got, err := os.ReadFile(stamp); string(got) != string(b) {
 		t.Errorf("after the upgrade the stamp is %s, %v; want %s", got, err, b)
 	}
-	if backups, _ := filepath.Glob(filepath.Join(n.DataDir(), "backups", "*-v1.35.*", "member", "snap", "db")); len(backups) != 1 {
+	if backups, _ := filepath.Glob(filepath.Join(n.DataDir(), "backups", "*-v1.35.*", "data", "member", "snap", "db")); len(backups) != 1 {
 		t.Errorf("copies of etcd taken before the upgrade: %v, want one", backups)
 	}
 	l.stop(t)
