@@ -223,6 +223,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 			}
 		},
 		NetworkChanged: cfg.NetworkChanged, Logger: log,
+		Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) },
 	})
 	a.pods.node = a.node
 	if a.pods.runtime, err = a.node.RuntimeName(ctx); err != nil {
@@ -317,6 +318,7 @@ func (a *agent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.events.node(a.cfg.NodeName, v1.EventTypeNormal, "Starting", "Starting kubelet.")
 	loop("pleg", a.pleg.Run)
 	loop("node", a.node.Run)
 	loop("server", func(ctx context.Context) error { return server.Run(ctx, srv) })

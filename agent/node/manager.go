@@ -74,7 +74,9 @@ type Config struct {
 	OnNetwork      func(ready bool)
 	OnReady        func()
 	NetworkChanged <-chan struct{}
-	Logger         *slog.Logger
+	// Event records an Event about this node. Optional.
+	Event  func(eventType, reason, message string)
+	Logger *slog.Logger
 }
 
 // Pressure says of which resources the node is short.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -81,8 +82,10 @@ func (m *Manager) check(ctx context.Context) time.Duration {
 		return min(wait, statusRetry)
 	}
 	m.mu.Lock()
+	before := m.reported
 	m.reported, m.reportedAt = &next, now
 	m.mu.Unlock()
+	m.tell(before, &next)
 	if ready {
 		m.ready()
 	}
@@ -99,6 +102,36 @@ func (m *Manager) ready() {
 		if m.cfg.OnReady != nil {
 			m.cfg.OnReady()
 		}
+	}
+}
+
+// tell records what changed of the conditions as Events, kubelet's reasons.
+func (m *Manager) tell(before, now *v1.NodeStatus) {
+	if m.cfg.Event == nil {
+		return
+	}
+	for _, c := range now.Conditions {
+		old := v1.ConditionStatus("")
+		if before != nil {
+			for _, o := range before.Conditions {
+				if o.Type == c.Type {
+					old = o.Status
+				}
+			}
+		}
+		if old == c.Status {
+			continue
+		}
+		reason, kind := c.Reason, v1.EventTypeNormal
+		switch {
+		case c.Type == v1.NodeReady && c.Status == v1.ConditionTrue:
+			reason = "NodeReady"
+		case c.Type == v1.NodeReady:
+			reason = "NodeNotReady"
+		default:
+			reason = strings.Replace(reason, "Kubelet", "Node", 1)
+		}
+		m.cfg.Event(kind, reason, fmt.Sprintf("Node %s status is now: %s", m.cfg.Name, reason))
 	}
 }
 
