@@ -127,7 +127,8 @@ func (m *Manager) SetPod(pod *corev1.Pod) {
 		m.pods[pod.UID] = p
 	case p.gone:
 		return // one-way: a released pod is not desired again
-	case p.pod == pod:
+	case sameForVolumes(p.pod, pod):
+		p.pod = pod
 		return
 	}
 	p.pod = pod
@@ -135,6 +136,12 @@ func (m *Manager) SetPod(pod *corev1.Pod) {
 		m.cfg.Objects.Retain(pod.UID, objects.OfPod(pod), func() { m.kick(pod.UID) })
 	}
 	p.kickLocked()
+}
+
+// sameForVolumes says whether nothing that volumes show changed: most updates of a pod are of its status.
+func sameForVolumes(a, b *corev1.Pod) bool {
+	return a == b || a.Generation == b.Generation && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
+		len(a.Spec.EphemeralContainers) == len(b.Spec.EphemeralContainers)
 }
 
 // ReleasePod says that no container of the pod runs any more and none will: its volumes are unmounted and removed, with

@@ -25,7 +25,7 @@ type cgroupReader struct {
 const noUnlimited = uint64(1) << 60
 
 var (
-	lightMetrics = container.MetricSet{container.CpuUsageMetrics: {}, container.MemoryUsageMetrics: {}, container.OOMMetrics: {}}
+	lightMetrics = container.MetricSet{container.CpuUsageMetrics: {}, container.MemoryUsageMetrics: {}, container.OOMMetrics: {}, container.PressureMetrics: {}}
 	fullMetrics  = container.MetricSet{container.CpuUsageMetrics: {}, container.MemoryUsageMetrics: {}, container.OOMMetrics: {},
 		container.DiskIOMetrics: {}, container.NetworkUsageMetrics: {}, container.ProcessMetrics: {}, container.PressureMetrics: {}}
 )

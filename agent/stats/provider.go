@@ -133,13 +133,22 @@ func (p *Provider) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsap
 	return s, nil
 }
 
-func cpuStats(at time.Time, usage uint64, rate *uint64) *statsapi.CPUStats {
-	return &statsapi.CPUStats{Time: metav1.NewTime(at), UsageCoreNanoSeconds: &usage, UsageNanoCores: rate}
+func cpuStats(st *info.ContainerStats, rate *uint64) *statsapi.CPUStats {
+	return &statsapi.CPUStats{Time: metav1.NewTime(st.Timestamp), UsageCoreNanoSeconds: &st.Cpu.Usage.Total, UsageNanoCores: rate, PSI: pressure(st.Cpu.PSI)}
+}
+
+// ioStats is nil where the kernel has no pressure figures: nothing else of IO is in the API.
+func ioStats(st *info.ContainerStats) *statsapi.IOStats {
+	p := pressure(st.DiskIo.PSI)
+	if p == nil {
+		return nil
+	}
+	return &statsapi.IOStats{Time: metav1.NewTime(st.Timestamp), PSI: p}
 }
 
 func memoryStats(at time.Time, m *info.MemoryStats, limit uint64) *statsapi.MemoryStats {
 	out := &statsapi.MemoryStats{Time: metav1.NewTime(at), UsageBytes: &m.Usage, WorkingSetBytes: &m.WorkingSet, RSSBytes: &m.RSS,
-		PageFaults: &m.HierarchicalData.Pgfault, MajorPageFaults: &m.HierarchicalData.Pgmajfault}
+		PageFaults: &m.HierarchicalData.Pgfault, MajorPageFaults: &m.HierarchicalData.Pgmajfault, PSI: pressure(m.PSI)}
 	if limit > 0 {
 		avail := uint64(0)
 		if m.WorkingSet < limit {
@@ -157,4 +166,16 @@ func swapStats(at time.Time, m *info.MemoryStats) *statsapi.SwapStats {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// pressure turns the kernel's pressure figures (cgroup v2) into the API's, nil where there are none. cAdvisor gives
+// totals in microseconds, as the kernel does; the API wants nanoseconds.
+func pressure(p info.PSIStats) *statsapi.PSIStats {
+	if p == (info.PSIStats{}) {
+		return nil
+	}
+	one := func(d info.PSIData) statsapi.PSIData {
+		return statsapi.PSIData{Total: d.Total * 1000, Avg10: d.Avg10, Avg60: d.Avg60, Avg300: d.Avg300}
+	}
+	return &statsapi.PSIStats{Full: one(p.Full), Some: one(p.Some)}
 }
