@@ -13,6 +13,7 @@ import (
 
 	"github.com/reevehq/reeve/cni/netns"
 	"github.com/reevehq/reeve/internal/podnet"
+	"github.com/reevehq/reeve/internal/testns"
 	"github.com/reevehq/reeve/internal/xtables"
 )
 
@@ -114,6 +115,85 @@ func TestBuiltinHostPorts(t *testing.T) {
 				t.Errorf("the host port answers after DEL: %q", said)
 			}
 		})
+	}
+}
+
+func TestBuiltinUDPHostPortFlowFollowsItsPod(t *testing.T) {
+	b := newBuiltin(t, t.TempDir(), "10.244.3.0/24")
+	out := testns.Host{Name: "outside", Path: outside(t)}
+	c, err := out.Dial("udp", "192.0.2.1:8083") // one socket for the test's whole life
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	say := func() string { s, _ := testns.Talk(c); return s }
+	if s := say(); s != "" {
+		t.Fatalf("%q before there is a pod", s)
+	}
+	port := podnet.PortMapping{HostPort: 8083, ContainerPort: 8080, Protocol: "UDP"}
+	for _, name := range []string{"one", "two"} {
+		p := addPod(t, b, name, port)
+		testns.Host{Path: p.req.NetNS}.Serve(t, name, ":8080")
+		if got := say(); got != name+" 192.0.2.2" {
+			t.Errorf("the flow got %q, want %s's answer", got, name)
+		}
+		if err := b.Del(t.Context(), p.req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := say(); s != "" {
+		t.Errorf("%q after the last pod went", s)
+	}
+}
+
+// A kill after any step of an ADD: the same sandbox can be added again, and a collection removes what is there.
+func TestBuiltinAddAfterAKillBetweenItsSteps(t *testing.T) {
+	dir := t.TempDir()
+	steps := map[string]func(b *Builtin, rec *record){
+		"recorded": func(*Builtin, *record) {},
+		"linked": func(_ *Builtin, rec *record) {
+			sh(t, "ip link add "+rec.HostLink+" type veth peer name eth0 netns "+rec.NetNS)
+		},
+		"addressed": func(_ *Builtin, rec *record) {
+			sh(t, "ip link add "+rec.HostLink+" type veth peer name eth0 netns "+rec.NetNS+" && ip addr add 10.244.3.1/32 dev "+rec.HostLink+" && nsenter --net="+rec.NetNS+" ip addr add "+rec.IPs[0].String()+"/32 dev eth0")
+		},
+		"routed": func(_ *Builtin, rec *record) {
+			sh(t, "ip link add "+rec.HostLink+" type veth peer name eth0 netns "+rec.NetNS+" && ip link set "+rec.HostLink+" up && ip route add "+rec.IPs[0].String()+" dev "+rec.HostLink)
+		},
+	}
+	for name, step := range steps {
+		for _, then := range []string{"add", "collect"} {
+			before := newBuiltin(t, dir, "10.244.3.0/24")
+			id := name + "-" + then
+			path, err := before.NewNamespace(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := podnet.Request{SandboxID: id, NetNS: path, Ports: []podnet.PortMapping{{HostPort: 8081, ContainerPort: 80}}}
+			rec, _, err := before.reserve(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			step(before, rec)
+
+			after := newBuiltin(t, dir, "10.244.3.0/24")
+			if then == "add" {
+				res, err := after.Add(t.Context(), req)
+				if err != nil {
+					t.Errorf("%s, then ADD: %v", name, err)
+				} else if err := after.Check(t.Context(), req, res); err != nil {
+					t.Errorf("%s, then ADD: %v", name, err)
+				}
+				after = newBuiltin(t, dir, "10.244.3.0/24")
+			}
+			if err := after.GC(t.Context(), nil); err != nil {
+				t.Errorf("%s, then %s and GC: %v", name, then, err)
+			}
+			left := sh(t, "ip -o link show type veth; ls "+dir+"/netns; ls "+dir+"/state | grep -v ranges; iptables-save -t nat 2>/dev/null | grep 8081; ip route | grep 10.244.3; true")
+			if strings.TrimSpace(left) != "" {
+				t.Errorf("%s, then %s and GC, left: %s", name, then, left)
+			}
+		}
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -119,11 +121,23 @@ func (c *Conflist) Check(ctx context.Context, req podnet.Request, _ podnet.Resul
 	return nil
 }
 
-// Status is an error until a configuration is loaded and its plugins' STATUS (specification 1.1.0) passes.
+// Status is an error until a configuration is loaded, its plugins are installed, and their STATUS (specification 1.1.0)
+// passes.
 func (c *Conflist) Status(ctx context.Context) error {
 	list, err := c.network()
 	if err != nil {
 		return fmt.Errorf("pod network not ready: %w", err)
+	}
+	for _, p := range list.Plugins {
+		for _, name := range []string{p.Network.Type, p.Network.IPAM.Type} {
+			if name == "" {
+				continue
+			}
+			if _, err := invoke.FindInPath(name, c.cfg.BinDirs); err != nil {
+				return fmt.Errorf("pod network %q not ready: its plugin %q is in none of %s: install the CNI plugins there",
+					list.Name, name, strings.Join(c.cfg.BinDirs, ", "))
+			}
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, delTimeout)
 	defer cancel()

@@ -57,6 +57,16 @@ func writeConf(t testing.TB, dir, name, text string) {
 	}
 }
 
+func writePlugin(t testing.TB, dir, name, script string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestConflistWithRealPlugins(t *testing.T) {
 	bins := pluginDir(t)
 	leaks(t)
@@ -135,7 +145,8 @@ func TestConflistCollectsLeaksAfterKill(t *testing.T) {
 func TestConflistIsNotReadyUntilOneLoadsAndFollowsChanges(t *testing.T) {
 	testns.Need(t)
 	dir := t.TempDir()
-	c := newConflist(t, dir, "/nowhere")
+	bins := filepath.Join(dir, "bin")
+	c := newConflist(t, dir, "/nowhere", bins)
 	status := func() string {
 		if err := c.Status(t.Context()); err != nil {
 			return err.Error()
@@ -163,6 +174,10 @@ func TestConflistIsNotReadyUntilOneLoadsAndFollowsChanges(t *testing.T) {
 	}
 	writeConf(t, dir, "20-good.conf", `{"cniVersion": "1.0.0", "name": "single", "type": "ptp"}`)
 	c.reload()
+	if s := status(); !strings.Contains(s, `"ptp"`) || !strings.Contains(s, bins) {
+		t.Errorf("status does not name the missing plugin and its folders: %q", s)
+	}
+	writePlugin(t, bins, "ptp", "#!/bin/sh\nexit 0\n")
 	if s := status(); s != "" {
 		t.Errorf("a usable file after broken ones: %q", s)
 	}
@@ -179,9 +194,10 @@ func TestConflistFolderIsWatched(t *testing.T) {
 	testns.Need(t)
 	dir := t.TempDir()
 	writeConf(t, dir, "README", "nothing yet")
+	writePlugin(t, dir, "ptp", "#!/bin/sh\nexit 0\n")
 	changed := make(chan struct{}, 10)
 	c, err := NewConflist(ConflistConfig{
-		ConfDir: filepath.Join(dir, "net.d"), CacheDir: filepath.Join(dir, "cache"), NetNSDir: filepath.Join(dir, "netns"),
+		ConfDir: filepath.Join(dir, "net.d"), BinDirs: []string{dir}, CacheDir: filepath.Join(dir, "cache"), NetNSDir: filepath.Join(dir, "netns"),
 		Changed: func() { changed <- struct{}{} }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -208,9 +224,7 @@ cat >> ` + dir + `/stdin
 [ -e ` + dir + `/fail ] && { echo '{"cniVersion":"1.0.0","code":11,"msg":"try again later"}'; exit 1; }
 echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"interface":0,"address":"10.1.2.3/24"},{"interface":0,"address":"fd00::3/64"},{"interface":0,"address":"10.1.2.4/24"}]}'
 `
-	if err := os.WriteFile(filepath.Join(dir, "spy"), []byte(plugin), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	writePlugin(t, dir, "spy", plugin)
 	writeConf(t, dir, "10-spy.conflist", `{"cniVersion": "1.0.0", "name": "spy", "plugins": [{"type": "spy", "capabilities":
 		{"portMappings": true, "dns": true, "bandwidth": true, "cgroupPath": true, "io.kubernetes.cri.pod-annotations": true}}]}`)
 	c := newConflist(t, dir, dir)

@@ -101,6 +101,9 @@ func (r *rules) render(in ruleInput) string {
 		// route_localnet on a pod's link must not let neighbours talk to what listens on the node's loopback (CVE-2020-8558).
 		line("-A %s ! -i lo -d %s -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP", input, loopback)
 	}
+	// What pods reach on this node through a Service (the API server first of all) is meant to be reached, also where the
+	// host's own policy is to drop.
+	line("-A %s -s %s -m conntrack --ctstate DNAT -j ACCEPT", input, in.podCIDR)
 	line("COMMIT")
 	return b.String()
 }
