@@ -1,0 +1,102 @@
+package resources
+
+import (
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/reevehq/reeve/internal/testenv"
+)
+
+func pod(req, lim v1.ResourceList) *v1.Pod {
+	p := &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Resources: v1.ResourceRequirements{Requests: req, Limits: lim}}}}}
+	p.UID = "0a-1b"
+	return p
+}
+
+func TestWeight(t *testing.T) {
+	for shares, want := range map[int64]int64{2: 1, 1024: 100, 262144: 10000, 512: 59} {
+		if got := Weight(shares); got != want {
+			t.Errorf("Weight(%d) = %d, want %d", shares, got, want)
+		}
+	}
+}
+
+func TestPodPath(t *testing.T) {
+	cpu := v1.ResourceList{v1.ResourceCPU: resource.MustParse("1"), v1.ResourceMemory: resource.MustParse("1Gi")}
+	for _, tc := range []struct {
+		driver       string
+		p            *v1.Pod
+		path, parent string
+		root         string
+	}{
+		{"cgroupfs", pod(nil, nil), "/kubepods/besteffort/pod0a-1b", "/kubepods/besteffort/pod0a-1b", "/"},
+		{"cgroupfs", pod(cpu, nil), "/reeve/kubepods/burstable/pod0a-1b", "/reeve/kubepods/burstable/pod0a-1b", "/reeve"},
+		{"cgroupfs", pod(cpu, cpu), "/kubepods/pod0a-1b", "/kubepods/pod0a-1b", "/"},
+		{"systemd", pod(cpu, nil), "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0a_1b.slice", "kubepods-burstable-pod0a_1b.slice", "/"},
+		{"systemd", pod(cpu, cpu), "/kubepods.slice/kubepods-pod0a_1b.slice", "kubepods-pod0a_1b.slice", "/"},
+	} {
+		m := &Manager{cfg: Config{Root: tc.root, Driver: tc.driver}}
+		if got := m.PodPath(tc.p); got != tc.path {
+			t.Errorf("%s: path %s, want %s", tc.driver, got, tc.path)
+		}
+		if got := m.Parent(tc.p); got != tc.parent {
+			t.Errorf("%s: parent %s, want %s", tc.driver, got, tc.parent)
+		}
+	}
+}
+
+func TestPodLimitsNeedEveryContainersLimit(t *testing.T) {
+	lim := v1.ResourceList{v1.ResourceCPU: resource.MustParse("500m"), v1.ResourceMemory: resource.MustParse("64Mi")}
+	p := pod(lim, lim)
+	if got := podLimits(p, 0); got.quotaUS != 50_000 || got.memoryBytes != 64<<20 || got.shares != 512 {
+		t.Errorf("limits = %+v", got)
+	}
+	p.Spec.Containers = append(p.Spec.Containers, v1.Container{})
+	if got := podLimits(p, 0); got.quotaUS != 0 || got.memoryBytes != 0 {
+		t.Errorf("limits beside a container without any = %+v", got)
+	}
+}
+
+func TestAllocatable(t *testing.T) {
+	capacity := Capacity(Machine{CPUs: 2, MemoryBytes: 4 << 30, HugePages: map[int64]int64{2 << 20: 8}}, FS{CapacityBytes: 100}, 110)
+	got := Allocatable(capacity, []v1.ResourceList{{v1.ResourceCPU: resource.MustParse("500m")}}, v1.ResourceList{v1.ResourceMemory: resource.MustParse("100Mi")})
+	if got.Cpu().MilliValue() != 1500 || got.Memory().Value() != 4<<30-100<<20-16<<20 || got.Pods().Value() != 110 {
+		t.Errorf("allocatable = %v", got)
+	}
+	if q := got["hugepages-2Mi"]; q.Value() != 16<<20 {
+		t.Errorf("huge pages = %v", q)
+	}
+}
+
+func TestCgroupsOfAPod(t *testing.T) {
+	testenv.NeedRoot(t)
+	root := testenv.CgroupOf(testenv.Dir(t))
+	m, err := New(Config{Root: root, Driver: "cgroupfs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.tree.remove(root); err != nil {
+			t.Error(err)
+		}
+	})
+	p := pod(v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")}, nil)
+	for range 2 { // idempotent
+		if err := m.EnsurePod(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := m.Pods(); len(got) != 1 || got[0] != p.UID {
+		t.Errorf("pods = %v, want %s", got, p.UID)
+	}
+	for range 2 {
+		if err := m.RemovePod(p.UID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := m.Pods(); len(got) != 0 {
+		t.Errorf("pods after removal = %v", got)
+	}
+}
