@@ -294,7 +294,8 @@ type execIO struct {
 }
 
 func newExecIO(dir string, q execRequest) (_ *execIO, err error) {
-	f := &execIO{dir: dir, stdin: q.stdin != nil, stdout: q.stdout != nil, stderr: q.stderr != nil && !q.tty}
+	// The shim wants both outputs or none, except of a terminal; what nobody asked for is read and dropped.
+	f := &execIO{dir: dir, stdin: q.stdin != nil, stdout: true, stderr: !q.tty}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -337,16 +338,14 @@ func (f *execIO) path(wanted bool, name string) string {
 func (f *execIO) copy(q execRequest) <-chan struct{} {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	writers := []io.Writer{}
-	if f.stdout {
-		writers = append(writers, q.stdout)
-	}
-	if f.stderr {
-		writers = append(writers, q.stderr)
-	}
+	writers := []io.Writer{q.stdout, q.stderr}
 	for i, file := range f.out {
 		wg.Go(func() {
-			if _, err := io.Copy(writers[i], file); err != nil {
+			w := writers[i]
+			if w == nil {
+				w = io.Discard
+			}
+			if _, err := io.Copy(w, file); err != nil {
 				io.Copy(io.Discard, file) // the client left; the command must not stall
 			}
 		})
