@@ -54,9 +54,6 @@ func New(env loop.Env) (*Controller, error) {
 	c.On(rInf.Informer(), loop.Typed[*appsv1.ReplicaSet]{
 		Add: c.setChanged,
 		Update: func(old, rs *appsv1.ReplicaSet) {
-			if old.ResourceVersion == rs.ResourceVersion {
-				return
-			}
 			if a, b := metav1.GetControllerOfNoCopy(old), metav1.GetControllerOfNoCopy(rs); a != nil && (b == nil || a.UID != b.UID) {
 				c.setChanged(old)
 			}

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	nodeutil "k8s.io/component-helpers/node/util"
 
@@ -63,12 +62,13 @@ func New(env loop.Env, cfg Config) (*Controller, error) {
 		c.pools = append(c.pools, p)
 	}
 	c.Loop = loop.New("node-ipam-controller", env.Log, 1, c.reconcile)
-	c.On(env.Informers.Core().V1().Nodes().Informer(), cache.FilteringResourceEventHandler{
-		FilterFunc: func(obj any) bool {
-			n, ok := obj.(*v1.Node)
-			return !ok || len(n.Spec.PodCIDRs) == 0 || !c.holds(n.Name)
-		},
-		Handler: loop.Each(c.Enqueue),
+	look := func(n *v1.Node) {
+		if len(n.Spec.PodCIDRs) == 0 || !c.holds(n.Name) {
+			c.Add(n.Name)
+		}
+	}
+	c.On(env.Informers.Core().V1().Nodes().Informer(), loop.Typed[*v1.Node]{
+		Add: look, Update: func(_, n *v1.Node) { look(n) }, Delete: func(n *v1.Node) { c.Add(n.Name) },
 	})
 	return c, nil
 }
@@ -132,7 +132,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	node, err := c.nodes.Get(name)
 	if apierrors.IsNotFound(err) {
 		c.release(name)
-		return nil
+		return c.retryOthers() // one that found the pools empty may have its range now
 	}
 	if err != nil {
 		return err
@@ -170,6 +170,19 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	}
 	c.held[name], c.wrote[name] = ranges, node.UID
 	c.Log().Info("Assigned pod range", logkey.Node, name, "podCIDRs", strs)
+	return nil
+}
+
+func (c *Controller) retryOthers() error {
+	nodes, err := c.nodes.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if len(n.Spec.PodCIDRs) == 0 {
+			c.Add(n.Name)
+		}
+	}
 	return nil
 }
 

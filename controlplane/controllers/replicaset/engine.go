@@ -134,9 +134,6 @@ func (e *Engine) orphan(pod *v1.Pod) {
 }
 
 func (e *Engine) podChanged(old, pod *v1.Pod) {
-	if old.ResourceVersion == pod.ResourceVersion {
-		return
-	}
 	was, is := e.ownerKey(old), e.ownerKey(pod)
 	if pod.DeletionTimestamp != nil {
 		// Going counts as gone: a replacement must not wait for the end of the grace period.
