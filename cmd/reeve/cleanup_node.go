@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -155,7 +156,25 @@ func removePodFiles(inst instance) error {
 	for _, folder := range logs {
 		err = errors.Join(err, os.RemoveAll(folder))
 	}
+	err = errors.Join(err, removeLogLinks(inst.PodLogsDir))
 	os.Remove(inst.RootDir) // fails where something of others lies in it, which is meant
 	os.Remove(inst.PodLogsDir)
+	return err
+}
+
+// removeLogLinks removes the links in the folder "containers" beside the pods' logs that led to one of them, and the
+// folder when nothing else lies in it.
+func removeLogLinks(podLogs string) error {
+	folder := filepath.Join(filepath.Dir(podLogs), "containers")
+	links, err := filepath.Glob(filepath.Join(folder, "*.log"))
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		if target, readErr := os.Readlink(link); readErr == nil && strings.HasPrefix(target, podLogs+"/") {
+			err = errors.Join(err, os.Remove(link))
+		}
+	}
+	os.Remove(folder) // fails where something of others lies in it, which is meant
 	return err
 }
