@@ -170,6 +170,8 @@ func TestAPullOutlivesWhoAskedForIt(t *testing.T) {
 			t.Fatalf("Ensure = %v", err)
 		}
 		time.Sleep(2 * time.Second)
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		if !r.here["img:v1"] {
 			t.Error("the pull was given up")
 		}

@@ -119,9 +119,12 @@ func (r *Runtime) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32
 	if err := os.MkdirAll(container.LogDirectory(r.cfg.Node.PodLogsDir, pod), 0o755); err != nil {
 		return fmt.Errorf("make log folder of pod: %w", err)
 	}
-	cfg, err := r.sandboxConfig(pod, attempt, parent)
+	cfg, warnings, err := r.sandboxConfig(pod, attempt, parent)
 	if err != nil {
 		return err
+	}
+	for _, w := range warnings {
+		r.event(pod, "", v1.EventTypeWarning, "DNSConfigForming", "%s", w)
 	}
 	handler := ""
 	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
@@ -143,22 +146,20 @@ func (r *Runtime) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32
 	return nil
 }
 
-func (r *Runtime) sandboxConfig(pod *v1.Pod, attempt uint32, cgroupParent string) (*runtimeapi.PodSandboxConfig, error) {
+func (r *Runtime) sandboxConfig(pod *v1.Pod, attempt uint32, cgroupParent string) (*runtimeapi.PodSandboxConfig, []string, error) {
 	var host container.ResolvConf
 	if f, err := os.Open(r.cfg.ResolvConf); err == nil {
 		host, err = container.ParseResolvConf(f)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", r.cfg.ResolvConf, err)
+			return nil, nil, fmt.Errorf("read %s: %w", r.cfg.ResolvConf, err)
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read resolverConfig: %w", err)
+		return nil, nil, fmt.Errorf("read resolverConfig: %w", err)
 	}
 	dns, warnings := container.DNS(pod, r.cfg.ClusterDNS, r.cfg.Node.ClusterDomain, host)
-	for _, w := range warnings {
-		r.event(pod, "", v1.EventTypeWarning, "DNSConfigForming", "%s", w)
-	}
-	return container.Sandbox(pod, attempt, dns, cgroupParent, r.cfg.Node)
+	cfg, err := container.Sandbox(pod, attempt, dns, cgroupParent, r.cfg.Node)
+	return cfg, warnings, err
 }
 
 // StopSandbox implements podworker.Runtime.

@@ -54,7 +54,7 @@ func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podsta
 		if r.cfg.Cgroups != nil {
 			parent = r.cfg.Cgroups.Parent(pod)
 		}
-		sb, err := r.sandboxConfig(pod, attemptOf(state, s.SandboxID), parent)
+		sb, _, err := r.sandboxConfig(pod, attemptOf(state, s.SandboxID), parent)
 		if err != nil {
 			return "", fail("CreateContainerConfigError", err)
 		}
