@@ -372,3 +372,30 @@ func TestNoAddressNoProbe(t *testing.T) {
 		}
 	})
 }
+
+// A time-out counts when it fired in time, and not when it fired much too late: then this process was not awake.
+func TestStarvedTimeouts(t *testing.T) {
+	for name, tc := range map[string]struct {
+		takes time.Duration
+		dead  bool
+		asked int
+	}{
+		"in time":       {time.Second, true, 1},
+		"much too late": {2 * time.Second, false, maxTries},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(int, int) (answer, error) { return answer{result: Failure, timedOut: true}, nil })
+				w.s.takes = tc.takes
+				w.m.SetPod(pod(corev1.Container{LivenessProbe: probe(livenessPort, 0, 60, 1, 1)}), running("a"))
+				time.Sleep(30 * time.Second)
+				if _, dead := w.m.Unhealthy("a"); dead != tc.dead {
+					t.Errorf("unhealthy = %v, want %v", dead, tc.dead)
+				}
+				if n := len(w.asked(livenessPort)); n != tc.asked {
+					t.Errorf("asked %d times, want %d", n, tc.asked)
+				}
+			})
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -148,19 +149,30 @@ func (w *worker) mayProbe() bool {
 // itself was starved and a time-out says nothing about the container.
 func (w *worker) ask(ctx context.Context) (r Result, msg string, ok bool) {
 	target := target{pod: w.pod, container: w.c, containerID: w.container.ID, ip: w.address(), userAgent: w.m.cfg.UserAgent}
-	start := time.Now()
+	begun := time.Now()
 	var a answer
 	var err error
+	counts := true
 	for range maxTries {
-		a, err = w.m.prober.probe(ctx, target, w.spec, w.timeout())
-		if err == nil || ctx.Err() != nil {
+		start, timeout := time.Now(), w.timeout()
+		var halfLate atomic.Int64
+		half := time.AfterFunc(timeout/2, func() { halfLate.Store(int64(time.Since(start) - timeout/2)) })
+		a, err = w.m.prober.probe(ctx, target, w.spec, timeout)
+		half.Stop()
+		if ctx.Err() != nil {
+			return Unknown, "", false
+		}
+		// A time-out says something about the container only if this process was awake to hear it.
+		late := max(time.Since(start)-timeout, time.Duration(halfLate.Load()))
+		counts = err != nil || !a.timedOut || late < starved(timeout)
+		if !counts {
+			w.m.metrics.discarded.Inc()
+		}
+		if err == nil && counts {
 			break
 		}
 	}
-	if ctx.Err() != nil {
-		return Unknown, "", false
-	}
-	took := time.Since(start)
+	took := time.Since(begun)
 	w.m.metrics.duration.WithLabelValues(w.typ.String(), w.name, w.pod.Name, w.pod.Namespace).Observe(took.Seconds())
 	log := w.m.log.With(logkey.Pod, w.pod.Namespace+"/"+w.pod.Name, logkey.ContainerName, w.name, "probeType", w.typ.String())
 	if err != nil {
@@ -169,9 +181,7 @@ func (w *worker) ask(ctx context.Context) (r Result, msg string, ok bool) {
 		w.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", w.typ, err))
 		return Unknown, "", false
 	}
-	if a.result == Failure && a.timedOut && took > w.timeout()+starved(w.timeout()) {
-		// The timer that should have ended the wait fired much too late: the node was busy, the container may be well.
-		w.m.metrics.discarded.Inc()
+	if !counts {
 		log.Debug("Probe timed out while the agent was starved, not counted", logkey.Duration, took)
 		return Unknown, "", false
 	}
@@ -186,9 +196,9 @@ func (w *worker) ask(ctx context.Context) (r Result, msg string, ok bool) {
 	return a.result, a.message, true
 }
 
-// starved is how late a network probe's time-out may fire before the lateness says more about this process than about
-// the container: a fifth of the time-out, at least 200 ms.
-func starved(timeout time.Duration) time.Duration { return max(timeout/5, 200*time.Millisecond) }
+// starved is how late a timer may fire within a network probe (half-way, and at its time-out) before the lateness says
+// more about this process than about the container: a fifth of the time-out. Such a probe is asked again at once.
+func starved(timeout time.Duration) time.Duration { return timeout / 5 }
 
 func (w *worker) event(eventType, reason, message string) {
 	if w.m.cfg.OnEvent != nil {
