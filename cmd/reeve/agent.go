@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/reevehq/reeve/agent"
+	"github.com/reevehq/reeve/agent/bootstrap"
 	"github.com/reevehq/reeve/dns"
 	"github.com/reevehq/reeve/internal/datadir"
 	"github.com/reevehq/reeve/internal/supervise"
@@ -93,6 +95,10 @@ func (o *agentOptions) complete(dir datadir.Dir) error {
 		all = errors.New("--server and --kubeconfig name two clusters; give one")
 	case o.Server != "" && o.Token != "" && o.TokenFile != "":
 		all = errors.New("--token and --token-file are both given; give one")
+	case o.Token != "":
+		if _, err := bootstrap.ParseToken(o.Token); err != nil {
+			all = fmt.Errorf("--token: %w", err)
+		}
 	}
 	if o.Node.Network == "" {
 		o.Node.Network = networkBuiltin
@@ -174,13 +180,14 @@ func runAgent(ctx context.Context, o *agentOptions) error {
 func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentOptions) error {
 	var rt *nodeRuntime
 	var api *nodeAPI
-	prepare, prepareCtx := errgroup.WithContext(ctx)
+	// No shared cancellation: a runtime that was stopped in the middle of starting could not tell what it started.
+	var prepare errgroup.Group
 	prepare.Go(func() (err error) {
-		rt, err = openRuntime(prepareCtx, log, dir, &o.Node)
+		rt, err = openRuntime(ctx, log, dir, &o.Node)
 		return err
 	})
 	prepare.Go(func() (err error) {
-		api, err = join(prepareCtx, log, dir, o)
+		api, err = join(ctx, log, dir, o)
 		return err
 	})
 	err := prepare.Wait()
@@ -191,6 +198,9 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentO
 		return nil
 	}
 	if err != nil {
+		if rt != nil {
+			err = errors.Join(err, rt.abandon(dir))
+		}
 		return err
 	}
 	run, runCtx := errgroup.WithContext(ctx)
@@ -214,7 +224,8 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentO
 		part("cluster DNS", func(ctx context.Context) error {
 			return dns.Run(ctx, dns.Config{
 				Client: api.client, ListenAddrs: addrs(o.Node.ClusterDNS), Domain: o.Node.ClusterDomain,
-				UpstreamResolvConf: o.Node.ResolvConf, Logger: log.With("part", "dns"),
+				UpstreamResolvConf: o.Node.ResolvConf, SnapshotFile: filepath.Join(dir.Agent(), "dns.json"), KeepAddresses: true,
+				Logger: log.With("part", "dns"),
 			})
 		})
 	}

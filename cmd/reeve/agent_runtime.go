@@ -21,6 +21,7 @@ import (
 	"github.com/reevehq/reeve/internal/containerd"
 	"github.com/reevehq/reeve/internal/datadir"
 	"github.com/reevehq/reeve/internal/logkey"
+	"github.com/reevehq/reeve/internal/logpump"
 	"github.com/reevehq/reeve/systemd"
 )
 
@@ -29,6 +30,8 @@ const (
 	rulesPeriod = 30 * time.Second
 	// closeTimeout bounds letting go of the runtime at the end: nothing is stopped, only connections are closed.
 	closeTimeout = 5 * time.Second
+	// abandonTimeout bounds stopping the helpers of a node that cannot join.
+	abandonTimeout = 30 * time.Second
 	// startTimeout bounds finding or starting containerd and the runtime's recovery.
 	startTimeout = 3 * time.Minute
 )
@@ -84,7 +87,9 @@ func openRuntime(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *node
 func (rt *nodeRuntime) openNetwork(dir datadir.Dir, o *nodeOptions) (native.Network, error) {
 	var err error
 	if o.Network == networkCNI {
-		rt.conflist, err = cni.NewConflist(conflistConfig(rt.log, dir, o))
+		cfg := conflistConfig(rt.log, dir, o)
+		cfg.Changed = rt.wakeNetwork
+		rt.conflist, err = cni.NewConflist(cfg)
 		return rt.conflist, err
 	}
 	cfg, err := builtinConfig(rt.log, dir, o.ClusterCIDR)
@@ -166,6 +171,11 @@ func (rt *nodeRuntime) setPodCIDRs(ranges []netip.Prefix) {
 		// Status keeps saying so, and the Node is not Ready.
 		rt.log.Error("Failed to set up the pod network", "podCIDRs", ranges, logkey.Err, err)
 	}
+	rt.wakeNetwork()
+}
+
+// wakeNetwork makes the agent look at the network condition now.
+func (rt *nodeRuntime) wakeNetwork() {
 	select {
 	case rt.networkChanged <- struct{}{}:
 	default:
@@ -192,16 +202,33 @@ func (rt *nodeRuntime) run(part func(name string, f func(context.Context) error)
 	}
 }
 
-// close lets go of the runtime. Nothing is stopped.
+// abandon stops what openRuntime started, for a node that cannot join: a runtime with pods is left alone.
+func (rt *nodeRuntime) abandon(dir datadir.Dir) error {
+	if rt.containerd == nil || !rt.containerd.Private() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), abandonTimeout)
+	defer cancel()
+	pods, err := rt.runtime.ListPodSandbox(ctx, nil)
+	if err != nil || len(pods) > 0 {
+		return err
+	}
+	rt.close(rt.log)
+	return errors.Join((&logpump.Supervisor{Dir: dir.Logpump(), Logger: rt.log}).Stop(ctx), rt.containerd.Stop(ctx))
+}
+
+// close lets go of the runtime. Nothing is stopped. It may be repeated.
 func (rt *nodeRuntime) close(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var err error
 	if rt.runtime != nil {
 		err = rt.runtime.Close(ctx)
+		rt.runtime = nil
 	}
 	if rt.conflist != nil {
 		err = errors.Join(err, rt.conflist.Close())
+		rt.conflist = nil
 	}
 	if err != nil {
 		log.Warn("Could not close the runtime's connections", logkey.Err, err)

@@ -61,7 +61,6 @@ func rootCommand() *cobra.Command {
 		Version:       version.Git(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return badConfig(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
