@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/reevehq/reeve/internal/ociarchive"
@@ -17,6 +18,24 @@ const BusyboxRef = "localhost/busybox:test"
 // BusyboxArchive makes an OCI archive of BusyboxRef from the host's busybox, which must be static: /bin with its
 // applets, root and a user "app" (1000:1000, in group "extra" 2000), sticky /tmp. mods may change the image first.
 func BusyboxArchive(t testing.TB, mods ...func(*ociarchive.Image)) []byte {
+	t.Helper()
+	if len(mods) > 0 {
+		return busyboxArchive(t, mods...)
+	}
+	plain.once.Do(func() { plain.archive = busyboxArchive(t) })
+	if plain.archive == nil {
+		Skip(t, "the busybox image could not be made, see the first test that wanted it")
+	}
+	return plain.archive
+}
+
+// plain is the unmodified image, made once a test process: compressing it takes seconds under the race detector.
+var plain struct {
+	once    sync.Once
+	archive []byte
+}
+
+func busyboxArchive(t testing.TB, mods ...func(*ociarchive.Image)) []byte {
 	t.Helper()
 	path := NeedBinary(t, "busybox")
 	out, err := exec.Command(path, "--list").Output()
