@@ -6,3 +6,5 @@
 // it must be idempotent and may look at nothing but the object. It starts no goroutines, never validates and never
 // reads the cluster: addresses, node ports, service accounts and priorities are filled by allocators and admission.
 package defaults
+
+//go:generate ./generate.sh

@@ -151,7 +151,7 @@ func deploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 }
 
 func counts(r *report, p *field.Path, list map[string]int64) {
-	for name, n := range list {
+	for name, n := range sorted(list) {
 		r.nonNegative(p.Child(name), n)
 	}
 }

@@ -186,7 +186,7 @@ func scalingRules(r *report, p *field.Path, s *autoscalingv2.HPAScalingRules) {
 	}
 	optionalOneOf(r, p.Child("selectPolicy"), s.SelectPolicy, autoscalingv2.MaxChangePolicySelect, autoscalingv2.MinChangePolicySelect, autoscalingv2.DisabledPolicySelect)
 	if s.Tolerance != nil && s.Tolerance.Sign() < 0 {
-		r.invalid(p.Child("tolerance"), s.Tolerance.String(), "must be greater than or equal to 0")
+		r.invalid(p.Child("tolerance"), textOf(*s.Tolerance), "must be greater than or equal to 0")
 	}
 	if len(s.Policies) == 0 {
 		r.required(p.Child("policies"), "must specify at least one Policy")

@@ -147,7 +147,7 @@ func claimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 	}
 	allowed := sets.New(corev1.PersistentVolumeClaimControllerResizeInProgress, corev1.PersistentVolumeClaimControllerResizeInfeasible,
 		corev1.PersistentVolumeClaimNodeResizePending, corev1.PersistentVolumeClaimNodeResizeInProgress, corev1.PersistentVolumeClaimNodeResizeInfeasible)
-	for name, state := range c.Status.AllocatedResourceStatuses {
+	for name, state := range sorted(c.Status.AllocatedResourceStatuses) {
 		if !allowed.Has(state) {
 			r.add(field.NotSupported(p.Child("allocatedResourceStatuses").Key(string(name)), state, sortedSet(allowed)))
 		}

@@ -52,8 +52,8 @@ func newEventCreate(e *eventsv1.Event) field.ErrorList {
 	if len(e.Note) > maxNote {
 		r.invalid(field.NewPath("note"), "", "can have at most 1024 characters")
 	}
-	for name, value := range map[string]any{"deprecatedSource": e.DeprecatedSource, "deprecatedFirstTimestamp": e.DeprecatedFirstTimestamp,
-		"deprecatedLastTimestamp": e.DeprecatedLastTimestamp, "deprecatedCount": e.DeprecatedCount} {
+	for name, value := range sorted(map[string]any{"deprecatedSource": e.DeprecatedSource, "deprecatedFirstTimestamp": e.DeprecatedFirstTimestamp,
+		"deprecatedLastTimestamp": e.DeprecatedLastTimestamp, "deprecatedCount": e.DeprecatedCount}) {
 		if !reflect.ValueOf(value).IsZero() {
 			r.invalid(field.NewPath(name), value, "needs to be unset")
 		}

@@ -58,7 +58,7 @@ func flowRule(r *report, p *field.Path, rule *flowcontrolv1.PolicyRulesWithSubje
 			r.add(field.NotSupported(at.Child("kind"), s.Kind, []flowcontrolv1.SubjectKind{flowcontrolv1.SubjectKindGroup, flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindUser}))
 			continue
 		}
-		for k, name := range names {
+		for k, name := range sorted(names) {
 			switch {
 			case k == s.Kind && !set[k]:
 				r.required(at.Child(name), fmt.Sprintf("%s is required when subject kind is '%s'", name, s.Kind))

@@ -58,7 +58,7 @@ func endpointSubset(r *report, p *field.Path, s *corev1.EndpointSubset) {
 	if len(s.Addresses)+len(s.NotReadyAddresses) == 0 {
 		r.required(p, "must specify `addresses` or `notReadyAddresses`")
 	}
-	for name, list := range map[string][]corev1.EndpointAddress{"addresses": s.Addresses, "notReadyAddresses": s.NotReadyAddresses} {
+	for name, list := range sorted(map[string][]corev1.EndpointAddress{"addresses": s.Addresses, "notReadyAddresses": s.NotReadyAddresses}) {
 		for i := range list {
 			a, at := &list[i], p.Child(name).Index(i)
 			ip(r, at.Child("ip"), a.IP)
@@ -111,7 +111,7 @@ func limitItem(r *report, p *field.Path, item *corev1.LimitRangeItem) {
 	all := sets.New[corev1.ResourceName]()
 	lists := map[string]corev1.ResourceList{"max": item.Max, "min": item.Min, "default": item.Default,
 		"defaultRequest": item.DefaultRequest, "maxLimitRequestRatio": item.MaxLimitRequestRatio}
-	for name, list := range lists {
+	for name, list := range sorted(lists) {
 		for _, n := range sortedNames(list) {
 			all.Insert(n)
 			r.each(p.Child(name).Key(string(n)), string(n), validation.IsQualifiedName(string(n)))

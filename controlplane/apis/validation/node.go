@@ -106,7 +106,7 @@ func nodeStatus(n, _ *corev1.Node) field.ErrorList {
 }
 
 func nodeCapacity(r *report, n *corev1.Node) {
-	for name, list := range map[string]corev1.ResourceList{"capacity": n.Status.Capacity, "allocatable": n.Status.Allocatable} {
+	for name, list := range sorted(map[string]corev1.ResourceList{"capacity": n.Status.Capacity, "allocatable": n.Status.Allocatable}) {
 		at := field.NewPath("status", name)
 		for _, res := range sortedNames(list) {
 			q := list[res]

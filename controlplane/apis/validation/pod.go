@@ -140,7 +140,7 @@ func operatingSystem(r *report, p *field.Path, spec *corev1.PodSpec) {
 	}
 	oneOf(r, name, spec.OS.Name, true, corev1.Linux, corev1.Windows)
 	each := func(visit func(at *field.Path, c *corev1.SecurityContext)) {
-		for group, list := range map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers} {
+		for group, list := range sorted(map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers}) {
 			for i := range list {
 				if list[i].SecurityContext != nil {
 					visit(p.Child(group).Index(i).Child("securityContext"), list[i].SecurityContext)
@@ -162,7 +162,7 @@ func operatingSystem(r *report, p *field.Path, spec *corev1.PodSpec) {
 	case corev1.Windows:
 		const why = "cannot be set for a windows pod"
 		refuse := func(at *field.Path, set map[string]bool) {
-			for name, is := range set {
+			for name, is := range sorted(set) {
 				if is {
 					r.forbidden(at.Child(name), why)
 				}

@@ -118,7 +118,7 @@ func image(r *report, p *field.Path, ref string) {
 
 // podImages checks what only pods, not templates, must get right.
 func podImages(r *report, p *field.Path, spec *corev1.PodSpec) {
-	for group, list := range map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers} {
+	for group, list := range sorted(map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers}) {
 		for i := range list {
 			if ref := list[i].Image; strings.TrimSpace(ref) != ref {
 				r.invalid(p.Child(group).Index(i).Child("image"), ref, "must not have leading or trailing whitespace")
@@ -232,12 +232,12 @@ func ephemeralContainers(r *report, p *field.Path, s *podScope, names sets.Set[s
 			r.notFound(at.Child("targetContainerName"), t)
 		}
 		const why = "cannot be set for an Ephemeral Container"
-		for name, set := range map[string]bool{
+		for name, set := range sorted(map[string]bool{
 			"ports": len(c.Ports) > 0, "lifecycle": c.Lifecycle != nil, "livenessProbe": c.LivenessProbe != nil,
 			"readinessProbe": c.ReadinessProbe != nil, "startupProbe": c.StartupProbe != nil,
 			"resources":    len(c.Resources.Limits)+len(c.Resources.Requests)+len(c.Resources.Claims) > 0,
 			"resizePolicy": len(c.ResizePolicy) > 0, "restartPolicy": c.RestartPolicy != nil, "restartPolicyRules": len(c.RestartPolicyRules) > 0,
-		} {
+		}) {
 			if set {
 				r.forbidden(at.Child(name), why)
 			}

@@ -50,7 +50,7 @@ func probe(r *report, p *field.Path, probe *corev1.Probe, s *podScope) {
 }
 
 func lifecycle(r *report, p *field.Path, l *corev1.Lifecycle, s *podScope) {
-	for name, h := range map[string]*corev1.LifecycleHandler{"postStart": l.PostStart, "preStop": l.PreStop} {
+	for name, h := range sorted(map[string]*corev1.LifecycleHandler{"postStart": l.PostStart, "preStop": l.PreStop}) {
 		if h != nil {
 			handlers(r, p.Child(name), handlerSet{exec: h.Exec, httpGet: h.HTTPGet, tcp: h.TCPSocket, sleep: h.Sleep}, s)
 		}

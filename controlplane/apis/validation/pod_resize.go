@@ -48,7 +48,7 @@ func podResize(pod, old *corev1.Pod) field.ErrorList {
 
 // resizedResources reports what cannot be taken away, and resets CPU and memory in now to what they were.
 func resizedResources(r *report, p *field.Path, now, was *corev1.ResourceRequirements) {
-	for name, pair := range map[string][2]*corev1.ResourceList{"limits": {&now.Limits, &was.Limits}, "requests": {&now.Requests, &was.Requests}} {
+	for name, pair := range sorted(map[string][2]*corev1.ResourceList{"limits": {&now.Limits, &was.Limits}, "requests": {&now.Requests, &was.Requests}}) {
 		for _, res := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			old, had := (*pair[1])[res]
 			_, has := (*pair[0])[res]

@@ -162,7 +162,7 @@ func podAffinityTerm(r *report, p *field.Path, t *corev1.PodAffinityTerm) {
 // matchKeys checks matchLabelKeys and mismatchLabelKeys: real labels, not in both lists, with a selector to add to. Their
 // values are merged into the selector when the pod is created, so that a key there may be theirs.
 func matchKeys(r *report, p *field.Path, t *corev1.PodAffinityTerm) {
-	for name, keys := range map[string][]string{"matchLabelKeys": t.MatchLabelKeys, "mismatchLabelKeys": t.MismatchLabelKeys} {
+	for name, keys := range sorted(map[string][]string{"matchLabelKeys": t.MatchLabelKeys, "mismatchLabelKeys": t.MismatchLabelKeys}) {
 		if len(keys) == 0 {
 			continue
 		}

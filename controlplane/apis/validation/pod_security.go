@@ -41,7 +41,7 @@ func podSecurity(r *report, p *field.Path, spec *corev1.PodSpec) {
 
 // hostNetworkPorts: on the node's network a container's port is the node's.
 func hostNetworkPorts(r *report, p *field.Path, spec *corev1.PodSpec) {
-	for group, list := range map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers} {
+	for group, list := range sorted(map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers}) {
 		for i := range list {
 			for j, port := range list[i].Ports {
 				if port.HostPort != 0 && port.HostPort != port.ContainerPort {
@@ -66,7 +66,7 @@ func hostUsers(r *report, p *field.Path, spec *corev1.PodSpec) {
 	if spec.HostIPC {
 		r.forbidden(p.Child("hostIPC"), why)
 	}
-	for group, list := range map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers} {
+	for group, list := range sorted(map[string][]corev1.Container{"containers": spec.Containers, "initContainers": spec.InitContainers}) {
 		for i := range list {
 			if len(list[i].VolumeDevices) > 0 {
 				r.forbidden(p.Child(group).Index(i).Child("volumeDevices"), why)

@@ -58,7 +58,8 @@ func podUpdate(pod, old *corev1.Pod) field.ErrorList {
 		narrowerAffinity(r, p.Child("affinity", "nodeAffinity"), rest, &old.Spec)
 	}
 	if !equality.Semantic.DeepEqual(*rest, old.Spec) {
-		r.forbidden(p, podUpdateAllows+"\n"+cmp.Diff(old.Spec, *rest))
+		// Copies: printing a Quantity in place caches the text in it.
+		r.forbidden(p, podUpdateAllows+"\n"+cmp.Diff(*old.Spec.DeepCopy(), *rest.DeepCopy()))
 	}
 	return r.list
 }

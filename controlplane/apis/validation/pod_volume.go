@@ -269,7 +269,7 @@ func podCertificate(r *report, p *field.Path, c *corev1.PodCertificateProjection
 		r.invalid(p.Child("maxExpirationSeconds"), *m, "must be between 3600 and 7862400 seconds")
 	}
 	any := false
-	for name, path := range map[string]string{"credentialBundlePath": c.CredentialBundlePath, "keyPath": c.KeyPath, "certificateChainPath": c.CertificateChainPath} {
+	for name, path := range sorted(map[string]string{"credentialBundlePath": c.CredentialBundlePath, "keyPath": c.KeyPath, "certificateChainPath": c.CertificateChainPath}) {
 		if path != "" {
 			any = true
 			relativeNonEmpty(r, p.Child(name), path)

@@ -89,7 +89,7 @@ func remoteVolume(r *report, p *field.Path, v *corev1.VolumeSource) {
 		}
 	case v.FlexVolume != nil:
 		need("driver", v.FlexVolume.Driver)
-		for key := range v.FlexVolume.Options {
+		for key := range sorted(v.FlexVolume.Options) {
 			if domain, _, ok := strings.Cut(key, "/"); ok && (domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io")) {
 				r.invalid(p.Child("options").Key(key), key, "kubernetes.io and k8s.io namespaces are reserved")
 			}

@@ -226,7 +226,7 @@ func matchResources(r *report, p *field.Path, m *admissionv1.MatchResources) {
 	}
 	selector(r, p.Child("namespaceSelector"), m.NamespaceSelector)
 	selector(r, p.Child("objectSelector"), m.ObjectSelector)
-	for name, rules := range map[string][]admissionv1.NamedRuleWithOperations{"resourceRules": m.ResourceRules, "excludeResourceRules": m.ExcludeResourceRules} {
+	for name, rules := range sorted(map[string][]admissionv1.NamedRuleWithOperations{"resourceRules": m.ResourceRules, "excludeResourceRules": m.ExcludeResourceRules}) {
 		for i := range rules {
 			at := p.Child(name).Index(i)
 			webhookRule(r, at, &rules[i].RuleWithOperations)

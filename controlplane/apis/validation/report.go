@@ -1,6 +1,11 @@
 package validation
 
 import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -78,5 +83,16 @@ func optionalOneOf[T ~string](r *report, p *field.Path, value *T, supported ...T
 func immutable[T any](r *report, p *field.Path, now, old T, equal func(a, b T) bool) {
 	if !equal(now, old) {
 		r.invalid(p, now, "field is immutable")
+	}
+}
+
+// sorted visits a map in the order of its keys, so that the same object gets the same errors in the same order.
+func sorted[K cmp.Ordered, V any](m map[K]V) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
 	}
 }

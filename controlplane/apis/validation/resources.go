@@ -159,7 +159,7 @@ func podRequirements(r *report, p *field.Path, pod *corev1.PodSpec) {
 		}
 	}
 	// One container's limit must fit into the pod's; all limits together may exceed it.
-	for group, list := range map[string][]corev1.Container{"containers": pod.Containers, "initContainers": pod.InitContainers} {
+	for group, list := range sorted(map[string][]corev1.Container{"containers": pod.Containers, "initContainers": pod.InitContainers}) {
 		for i := range list {
 			for _, n := range sortedNames(list[i].Resources.Limits) {
 				limit := list[i].Resources.Limits[n]
@@ -186,3 +186,6 @@ func quantities(r *report, p *field.Path, list corev1.ResourceList) {
 		quantityOf(r, p.Key(string(n)), n, q)
 	}
 }
+
+// textOf prints a copy: printing a Quantity in place caches the text in it, and what is checked must not change.
+func textOf(q resource.Quantity) string { return q.String() }

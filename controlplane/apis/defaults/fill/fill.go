@@ -1,4 +1,3 @@
-// Package fill sets API fields that a client left out. It starts no goroutines and never touches a field that is set.
 package fill
 
 // Nil points *field at a copy of value when *field is nil.

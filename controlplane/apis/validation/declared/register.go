@@ -1,5 +1,3 @@
-// Package declared checks the +k8s: validation markers of k8s.io/api: one generated package a group, gathered here. It
-// starts no goroutines. Kinds without markers pass.
 package declared
 
 import (
