@@ -54,6 +54,7 @@ func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst ins
 	}
 
 	try("remove the Service rules", proxy.Cleanup(ctx, proxy.CleanupConfig{}))
+	try("remove the cluster DNS address", dns.Cleanup(addrs(inst.ClusterDNS)))
 	if inst.Network == networkBuiltin {
 		cfg, err := builtinConfig(log, dir, inst.ClusterCIDR)
 		if err == nil {
@@ -64,7 +65,6 @@ func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst ins
 		}
 		try("remove the pod network", err)
 	}
-	try("remove the cluster DNS address", dns.Cleanup(addrs(inst.ClusterDNS)))
 	try("unmount", unmountBelow(append(inst.podFolders(), dir.Root())...))
 	try("remove cgroups", removeCgroups(dir, inst))
 	if all != nil {
