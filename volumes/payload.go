@@ -29,7 +29,7 @@ const defaultFileMode int32 = 0o644
 // setUpPayload is the way of configMap, secret, downwardAPI and projected volumes: gather the content, then swap it in.
 func (m *Manager) setUpPayload(ctx context.Context, pod *corev1.Pod, s step, dir string) (Mounted, time.Time, error) {
 	done := Mounted{HostPath: dir, ReadOnly: true, Relabel: true}
-	content, refresh, err := m.gather(ctx, pod, s)
+	content, refresh, err := m.gather(ctx, pod, s, dir)
 	if err != nil {
 		if hasContent(dir) {
 			return done, refresh, err
@@ -57,7 +57,7 @@ func (m *Manager) setUpPayload(ctx context.Context, pod *corev1.Pod, s step, dir
 	return done, refresh, nil
 }
 
-func (m *Manager) gather(ctx context.Context, pod *corev1.Pod, s step) (payload, time.Time, error) {
+func (m *Manager) gather(ctx context.Context, pod *corev1.Pod, s step, dir string) (payload, time.Time, error) {
 	var none time.Time
 	switch s.Kind {
 	case kindConfigMap:
@@ -73,7 +73,7 @@ func (m *Manager) gather(ctx context.Context, pod *corev1.Pod, s step) (payload,
 		p, err := m.downwardPayload(pod, src.Items, modeOr(src.DefaultMode))
 		return p, none, err
 	case kindProjected:
-		return m.projectedPayload(ctx, pod, s.Vol.Projected)
+		return m.projectedPayload(ctx, pod, s.Vol.Projected, dir)
 	}
 	return nil, none, fmt.Errorf("gather content of volume %q: kind %d has none", s.Name, s.Kind)
 }

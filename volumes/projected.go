@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 
 // projectedPayload gathers all sources at once and lays them over one another in their order. refresh is when the
 // earliest token among them must be renewed.
-func (m *Manager) projectedPayload(ctx context.Context, pod *corev1.Pod, src *corev1.ProjectedVolumeSource) (payload, time.Time, error) {
+func (m *Manager) projectedPayload(ctx context.Context, pod *corev1.Pod, src *corev1.ProjectedVolumeSource, dir string) (payload, time.Time, error) {
 	type part struct {
 		p       payload
 		refresh time.Time
@@ -36,7 +38,7 @@ func (m *Manager) projectedPayload(ctx context.Context, pod *corev1.Pod, src *co
 		case s.DownwardAPI != nil:
 			out.p, out.err = m.downwardPayload(pod, s.DownwardAPI.Items, mode)
 		case s.ServiceAccountToken != nil:
-			wg.Go(func() { out.p, out.refresh, out.err = m.tokenPayload(ctx, pod, s.ServiceAccountToken, mode) })
+			wg.Go(func() { out.p, out.refresh, out.err = m.tokenPayload(ctx, pod, s.ServiceAccountToken, mode, dir) })
 		default:
 			out.err = fmt.Errorf("projected source %d is of a kind that this node does not support", i)
 		}
@@ -63,7 +65,7 @@ func (m *Manager) projectedPayload(ctx context.Context, pod *corev1.Pod, src *co
 
 // tokenPayload is a service account token as a file. With an fsGroup, or one user for all containers, it is closed to
 // others (0600) and given to them; else every user of the pod may read it by the mode.
-func (m *Manager) tokenPayload(ctx context.Context, pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection, mode int32) (payload, time.Time, error) {
+func (m *Manager) tokenPayload(ctx context.Context, pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection, mode int32, dir string) (payload, time.Time, error) {
 	f := file{mode: uint32(mode), uid: -1}
 	user := commonUser(pod)
 	if user != nil || fsGroup(pod) != nil {
@@ -72,6 +74,7 @@ func (m *Manager) tokenPayload(ctx context.Context, pod *corev1.Pod, src *corev1
 	if user != nil {
 		f.uid = int(*user)
 	}
+	m.tokens.adopt(pod, src, func() ([]byte, error) { return os.ReadFile(filepath.Join(dir, dataLink, filepath.Clean("/"+src.Path))) })
 	tok, refresh, err := m.tokens.get(ctx, pod, src)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("failed to fetch token: %w", err)

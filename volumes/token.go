@@ -2,8 +2,11 @@ package volumes
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,11 +60,8 @@ func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, src *corev1.Servi
 	if c.src == nil {
 		return "", time.Time{}, errors.New("this node runs without an API server, which makes service account tokens")
 	}
-	seconds := defaultTokenSeconds
-	if src.ExpirationSeconds != nil {
-		seconds = *src.ExpirationSeconds
-	}
-	k := tokenKey{pod.UID, src.Audience, seconds, src.Path}
+	seconds := secondsOf(src)
+	k := keyOf(pod, src)
 	now := time.Now()
 	c.mu.Lock()
 	held, ok := c.tokens[k]
@@ -96,6 +96,98 @@ func (c *tokenCache) get(ctx context.Context, pod *corev1.Pod, src *corev1.Servi
 	c.tokens[k] = held
 	c.mu.Unlock()
 	return held.token, held.renewAt, nil
+}
+
+func secondsOf(src *corev1.ServiceAccountTokenProjection) int64 {
+	if src.ExpirationSeconds != nil {
+		return *src.ExpirationSeconds
+	}
+	return defaultTokenSeconds
+}
+
+func keyOf(pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection) tokenKey {
+	return tokenKey{pod.UID, src.Audience, secondsOf(src), src.Path}
+}
+
+// adopt takes over the token that an earlier process left in the volume, so that a restart of the agent neither asks the
+// API server for a token a pod nor changes a file. A token that is not this pod's, or is due, is left for get to replace.
+func (c *tokenCache) adopt(pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection, read func() ([]byte, error)) {
+	k := keyOf(pod, src)
+	c.mu.Lock()
+	_, known := c.tokens[k]
+	c.mu.Unlock()
+	if known || c.src == nil {
+		return
+	}
+	data, err := read()
+	if err != nil {
+		return // no volume yet
+	}
+	held, ok := parseToken(string(data), pod, src)
+	if !ok || !time.Now().Before(held.renewAt) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tokens[k] = held
+}
+
+// claims are those of a service account token that say whose it is and how long it lasts.
+type claims struct {
+	IssuedAt   int64           `json:"iat"`
+	Expires    int64           `json:"exp"`
+	Audience   json.RawMessage `json:"aud"`
+	Kubernetes struct {
+		Namespace string `json:"namespace"`
+		Pod       struct {
+			UID string `json:"uid"`
+		} `json:"pod"`
+		ServiceAccount struct {
+			Name string `json:"name"`
+		} `json:"serviceaccount"`
+		// WarnAfter is the expiry that was asked for, where the API server extended it.
+		WarnAfter int64 `json:"warnafter"`
+	} `json:"kubernetes.io"`
+}
+
+// parseToken reads a token's claims. The signature is not looked at: the file is ours, and the API server looks.
+func parseToken(token string, pod *corev1.Pod, src *corev1.ServiceAccountTokenProjection) (heldToken, bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return heldToken{}, false
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return heldToken{}, false
+	}
+	var cl claims
+	if err := json.Unmarshal(raw, &cl); err != nil || cl.IssuedAt == 0 || cl.Expires <= cl.IssuedAt {
+		return heldToken{}, false
+	}
+	account := pod.Spec.ServiceAccountName
+	if account == "" {
+		account = "default"
+	}
+	k := &cl.Kubernetes
+	if k.Pod.UID != string(pod.UID) || k.Namespace != pod.Namespace || k.ServiceAccount.Name != account {
+		return heldToken{}, false
+	}
+	if src.Audience != "" {
+		var many []string
+		var one string
+		if json.Unmarshal(cl.Audience, &many) != nil && json.Unmarshal(cl.Audience, &one) == nil {
+			many = []string{one}
+		}
+		if len(many) != 1 || many[0] != src.Audience {
+			return heldToken{}, false
+		}
+	}
+	end := cl.Expires
+	if k.WarnAfter > cl.IssuedAt && k.WarnAfter < end {
+		end = k.WarnAfter
+	}
+	expires := time.Unix(end, 0)
+	return heldToken{token: token, expires: expires, renewAt: renewAt(time.Unix(cl.IssuedAt, 0), expires, rand.N(tokenJitter))}, true
 }
 
 // create asks for a token, and again for a moment when it is refused: the pod may have reached this node before it reached

@@ -2,6 +2,8 @@ package volumes
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -90,4 +92,54 @@ func (r *refusing) CreateToken(_ context.Context, _, sa string, tr *authv1.Token
 	}
 	tr.Status = authv1.TokenRequestStatus{Token: "t", ExpirationTimestamp: metav1.NewTime(time.Now().Add(time.Hour))}
 	return tr, nil
+}
+
+func jwt(t *testing.T, claims map[string]any) string {
+	t.Helper()
+	raw, err := json.Marshal(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "h." + base64.RawURLEncoding.EncodeToString(raw) + ".s"
+}
+
+// After a restart a pod's token is taken from its file while it is the pod's own and not due.
+func TestTokenAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: corev1.PodSpec{ServiceAccountName: "sa"}}
+		now := time.Now().Unix()
+		claims := func(change func(m, k map[string]any)) map[string]any {
+			k := map[string]any{"namespace": "ns", "pod": map[string]any{"uid": "u"}, "serviceaccount": map[string]any{"name": "sa"}}
+			m := map[string]any{"iat": now - 600, "exp": now + 3000, "aud": []string{"api"}, "kubernetes.io": k}
+			if change != nil {
+				change(m, k)
+			}
+			return m
+		}
+		for name, tc := range map[string]struct {
+			token    string
+			audience string
+			adopted  bool
+		}{
+			"ours":                     {jwt(t, claims(nil)), "", true},
+			"ours, audience":           {jwt(t, claims(nil)), "api", true},
+			"ours, audience as string": {jwt(t, claims(func(m, _ map[string]any) { m["aud"] = "api" })), "api", true},
+			"another audience":         {jwt(t, claims(nil)), "vault", false},
+			"another pod's":            {jwt(t, claims(func(_, k map[string]any) { k["pod"] = map[string]any{"uid": "x"} })), "", false},
+			"another account's":        {jwt(t, claims(func(_, k map[string]any) { k["serviceaccount"] = map[string]any{"name": "x"} })), "", false},
+			"due":                      {jwt(t, claims(func(m, _ map[string]any) { m["iat"] = now - 50*60; m["exp"] = now + 600 })), "", false},
+			"extended, not due":        {jwt(t, claims(func(m, k map[string]any) { m["exp"] = now + 365*24*3600; k["warnafter"] = now + 3000 })), "", true},
+			"extended, due":            {jwt(t, claims(func(m, k map[string]any) { m["exp"] = now + 365*24*3600; k["warnafter"] = now + 10 })), "", false},
+			"half a file":              {"h.eyJ", "", false},
+			"no token":                 {"h.bm8.s", "", false},
+		} {
+			c := newTokenCache(&fakeTokens{life: time.Hour})
+			src := &corev1.ServiceAccountTokenProjection{Path: "token", Audience: tc.audience}
+			c.adopt(pod, src, func() ([]byte, error) { return []byte(tc.token), nil })
+			got, _, err := c.get(t.Context(), pod, src)
+			if err != nil || (got == tc.token) != tc.adopted {
+				t.Errorf("%s: %q, %v; adopted should be %v", name, got, err, tc.adopted)
+			}
+		}
+	})
 }
