@@ -61,9 +61,27 @@ func (p *pods) Report(r podworker.Report) {
 	p.writer.Set(target, st, urgent(old, st, r), finish)
 }
 
-// urgent tells news from what is on its way to be news: a pod that merely begins.
+// urgent tells news from what is about to be overtaken by news: a pod that merely begins, or that is on its way out with
+// its deletion known to everybody already.
 func urgent(old, st v1.PodStatus, r podworker.Report) bool {
-	return st.Phase != v1.PodPending || old.Phase != v1.PodPending && old.Phase != "" || len(r.Waiting) > 0 || r.Stage != podworker.Syncing
+	switch {
+	case r.Stage == podworker.Syncing && st.Phase == v1.PodPending && (old.Phase == v1.PodPending || old.Phase == ""):
+		return len(r.Waiting) > 0
+	case r.Stage == podworker.Stopping:
+		return st.Phase != old.Phase || r.Pod.DeletionTimestamp == nil && readyOf(st) != readyOf(old)
+	case r.Stage >= podworker.Stopped:
+		return st.Phase != old.Phase || r.Pod.DeletionTimestamp != nil
+	}
+	return true
+}
+
+func readyOf(s v1.PodStatus) v1.ConditionStatus {
+	for _, c := range s.Conditions {
+		if c.Type == v1.PodReady {
+			return c.Status
+		}
+	}
+	return ""
 }
 
 // foreign returns the node's own conditions of mine with everybody else's of theirs.

@@ -28,7 +28,7 @@ const (
 	writers = 8
 	// settleDelay holds back news that is likely overtaken at once: a pod on its way up is Running within it, and one
 	// write does for two. Users see "Pending" until then, which is true.
-	settleDelay = 250 * time.Millisecond
+	settleDelay = time.Second
 )
 
 // Writer brings statuses to the API server. Make it with NewWriter.
