@@ -11,18 +11,19 @@ import (
 	"github.com/reevehq/reeve/controlplane/controllers"
 	"github.com/reevehq/reeve/controlplane/pki"
 	"github.com/reevehq/reeve/controlplane/scheduler"
+	"github.com/reevehq/reeve/controlplane/server"
 )
 
-// loops are the parts of the control plane that work through the API. Scheduler and controllers share their informers:
-// each object is kept once.
-func (c *Config) loops(loopback *rest.Config, keys *pki.PKI) (map[string]func(context.Context) error, error) {
-	config := rest.CopyConfig(loopback)
+// loops are the parts of the control plane that work through the API. They share the server's informers: each object is
+// watched and kept once.
+func (c *Config) loops(api *server.Server, keys *pki.PKI) (map[string]func(context.Context) error, error) {
+	config := api.Loopback()
 	config.UserAgent = "kube-controller-manager"
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make loopback client: %w", err)
 	}
-	shared := controllers.NewInformers(client)
+	shared := api.Informers()
 	out := map[string]func(context.Context) error{}
 	if !c.DisableControllers {
 		out["controllers"] = func(ctx context.Context) error {
@@ -35,7 +36,7 @@ func (c *Config) loops(loopback *rest.Config, keys *pki.PKI) (map[string]func(co
 		}
 	}
 	if !c.DisableScheduler {
-		own := rest.CopyConfig(loopback)
+		own := api.Loopback()
 		own.UserAgent = "kube-scheduler"
 		schedulerClient, err := kubernetes.NewForConfig(own)
 		if err != nil {

@@ -1,9 +1,11 @@
 package controlplane
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"k8s.io/klog/v2"
 )
@@ -24,6 +26,21 @@ func tuneMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
+}
+
+// settle is how long after start the process has done what it does only once: OpenAPI documents, the first lists.
+const settle = 15 * time.Second
+
+// returnMemory gives the memory that starting needed back to the system, once. Left alone, the runtime would keep most
+// of it for a heap that never grows to that size again.
+func returnMemory(ctx context.Context) error {
+	select {
+	case <-time.After(settle):
+		debug.FreeOSMemory()
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // bridgeKlog sends the libraries' logs to logger. What they call Info is detail here.

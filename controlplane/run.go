@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/reevehq/reeve/controlplane/bootstrap"
 	"github.com/reevehq/reeve/controlplane/etcd"
@@ -144,15 +143,16 @@ func (c *Config) runParts(ctx context.Context, api *server.Server, keys *pki.PKI
 	if c.OnReady != nil {
 		c.OnReady()
 	}
-	return c.runLoops(ctx, api.Loopback(), keys)
+	return c.runLoops(ctx, api, keys)
 }
 
 // runLoops runs everything that watches the API, each in its own goroutine, until ctx ends or one fails.
-func (c *Config) runLoops(ctx context.Context, loopback *rest.Config, keys *pki.PKI) error {
-	loops, err := c.loops(loopback, keys)
+func (c *Config) runLoops(ctx context.Context, api *server.Server, keys *pki.PKI) error {
+	loops, err := c.loops(api, keys)
 	if err != nil {
 		return err
 	}
+	loops["memory return"] = returnMemory
 	loops["certificate renewal"] = func(ctx context.Context) error { return c.renew(ctx) }
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -42,6 +42,7 @@ type Server struct {
 	loopback   *rest.Config
 	signer     *authn.Signer
 	allocator  *allocator.Allocator
+	shared     *sharedClient
 	ready      chan struct{}
 }
 
@@ -88,7 +89,10 @@ func New(c Config) (*Server, error) {
 	s.informers = informers.NewSharedInformerFactoryWithOptions(client, informerResync, informers.WithTransform(dropManagedFields))
 
 	etcd := etcdOptions(&s.config)
-	if err := applyStorage(&s.config, etcd, base); err != nil {
+	if s.shared, err = newSharedClient(etcd.StorageConfig.Transport); err != nil {
+		return nil, err
+	}
+	if err := applyStorage(etcd, s.shared, base); err != nil {
 		return nil, fmt.Errorf("configure storage: %w", err)
 	}
 	rules, err := s.applyAuth(base, client)
@@ -154,13 +158,13 @@ func apart(base genericapiserver.Config) genericapiserver.Config {
 
 func (s *Server) newExtensions(base genericapiserver.Config, etcd *options.EtcdOptions, services webhook.ServiceResolver, auth webhook.AuthenticationInfoResolverWrapper) (*apiextensionsserver.CustomResourceDefinitions, error) {
 	config := apart(base)
-	config.RESTOptionsGetter = definitionStorage(etcd, &config)
+	config.RESTOptionsGetter = definitionStorage(etcd, s.shared, &config)
 	config.MergedResourceConfig = serverstorage.NewResourceConfig()
 	config.MergedResourceConfig.EnableVersions(apiextensionsv1.SchemeGroupVersion)
 	full := &apiextensionsserver.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: config, SharedInformerFactory: s.informers},
 		ExtraConfig: apiextensionsserver.ExtraConfig{
-			CRDRESTOptionsGetter: customResourceStorage(etcd, &config),
+			CRDRESTOptionsGetter: customResourceStorage(etcd, s.shared, &config),
 			MasterCount:          1,
 			ServiceResolver:      services,
 			AuthResolverWrapper:  auth,
@@ -199,7 +203,7 @@ func (s *Server) newBuiltin(base genericapiserver.Config, next genericapiserver.
 
 func (s *Server) newAggregator(base genericapiserver.Config, etcd *options.EtcdOptions, builtin *genericapiserver.GenericAPIServer, extensions *apiextensionsserver.CustomResourceDefinitions, services webhook.ServiceResolver) error {
 	config := apart(base)
-	config.RESTOptionsGetter = apiServiceStorage(etcd, &config)
+	config.RESTOptionsGetter = apiServiceStorage(etcd, s.shared, &config)
 	config.MergedResourceConfig = serverstorage.NewResourceConfig()
 	config.MergedResourceConfig.EnableVersions(apiregistrationv1.SchemeGroupVersion)
 	// The aggregator merges the others' OpenAPI with its own handler.
@@ -227,6 +231,10 @@ func (s *Server) newAggregator(base genericapiserver.Config, etcd *options.EtcdO
 // Loopback returns a client configuration with full rights (system:masters) over the loopback address, protobuf
 // first. It works while Run runs.
 func (s *Server) Loopback() *rest.Config { return rest.CopyConfig(s.loopback) }
+
+// Informers are the server's own, over its loopback connection, without managed fields. Others in the process may ask
+// them for more kinds; what they start ends with their own context.
+func (s *Server) Informers() informers.SharedInformerFactory { return s.informers }
 
 // Ready is closed when the server has answered its own readiness check for the first time.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
@@ -259,6 +267,7 @@ func (s *Server) Run(ctx context.Context) error {
 	<-background
 	<-watched
 	s.informers.Shutdown()
+	s.shared.close()
 	if err != nil {
 		return fmt.Errorf("serve API: %w", err)
 	}

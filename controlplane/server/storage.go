@@ -39,7 +39,7 @@ func etcdOptions(c *Config) *options.EtcdOptions {
 
 // applyStorage gives the built-in kinds their storage: protobuf, upstream's key prefixes, watch caches where the table
 // asks for one.
-func applyStorage(c *Config, o *options.EtcdOptions, config *genericapiserver.Config) error {
+func applyStorage(o *options.EtcdOptions, shared *sharedClient, config *genericapiserver.Config) error {
 	enabled := serverstorage.NewResourceConfig()
 	prefixes := map[schema.GroupResource]string{}
 	builtin := *o
@@ -55,31 +55,38 @@ func applyStorage(c *Config, o *options.EtcdOptions, config *genericapiserver.Co
 	factory.StorageConfig.StorageObjectCountTracker = config.StorageObjectCountTracker
 	factory.AddCohabitatingResources(
 		corev1.Resource("events"), schema.GroupResource{Group: eventsv1.GroupName, Resource: "events"})
-	return builtin.ApplyWithStorageFactoryTo(factory, config)
+	if err := builtin.ApplyWithStorageFactoryTo(factory, config); err != nil {
+		return err
+	}
+	config.RESTOptionsGetter = sharing{config.RESTOptionsGetter, shared, func(resource schema.GroupResource) bool {
+		kind := apis.Find(resource)
+		return kind != nil && kind.Cached
+	}}
+	return nil
 }
 
 // libraryStorage gives a library's own kinds (CustomResourceDefinition, APIService) their storage: JSON below
 // /registry/<group>/<resource>, as upstream.
-func libraryStorage(o *options.EtcdOptions, config *genericapiserver.Config, codec runtime.Codec, version runtime.GroupVersioner) generic.RESTOptionsGetter {
+func libraryStorage(o *options.EtcdOptions, shared *sharedClient, config *genericapiserver.Config, codec runtime.Codec, version runtime.GroupVersioner) generic.RESTOptionsGetter {
 	own := *o
 	own.StorageConfig.Codec = codec
 	own.StorageConfig.EncodeVersioner = version
 	own.StorageConfig.StorageObjectCountTracker = config.StorageObjectCountTracker
-	// One informer each watches these.
-	own.EnableWatchCache = false
-	return own.CreateRESTOptionsGetter(&options.SimpleStorageFactory{StorageConfig: own.StorageConfig}, config.ResourceTransformers)
+	return sharing{
+		own.CreateRESTOptionsGetter(&options.SimpleStorageFactory{StorageConfig: own.StorageConfig}, config.ResourceTransformers), shared, never,
+	}
 }
 
-func definitionStorage(o *options.EtcdOptions, config *genericapiserver.Config) generic.RESTOptionsGetter {
-	return libraryStorage(o, config, apiextensionsserver.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion),
+func definitionStorage(o *options.EtcdOptions, shared *sharedClient, config *genericapiserver.Config) generic.RESTOptionsGetter {
+	return libraryStorage(o, shared, config, apiextensionsserver.Codecs.LegacyCodec(apiextensionsv1.SchemeGroupVersion),
 		runtime.NewMultiGroupVersioner(apiextensionsv1.SchemeGroupVersion, schema.GroupKind{Group: apiextensionsv1.GroupName}))
 }
 
-func customResourceStorage(o *options.EtcdOptions, config *genericapiserver.Config) generic.RESTOptionsGetter {
-	return apiextensionsoptions.NewCRDRESTOptionsGetter(*o, config.ResourceTransformers, config.StorageObjectCountTracker)
+func customResourceStorage(o *options.EtcdOptions, shared *sharedClient, config *genericapiserver.Config) generic.RESTOptionsGetter {
+	return sharing{apiextensionsoptions.NewCRDRESTOptionsGetter(*o, config.ResourceTransformers, config.StorageObjectCountTracker), shared, never}
 }
 
-func apiServiceStorage(o *options.EtcdOptions, config *genericapiserver.Config) generic.RESTOptionsGetter {
-	return libraryStorage(o, config, aggregatorscheme.Codecs.LegacyCodec(apiregistrationv1.SchemeGroupVersion),
+func apiServiceStorage(o *options.EtcdOptions, shared *sharedClient, config *genericapiserver.Config) generic.RESTOptionsGetter {
+	return libraryStorage(o, shared, config, aggregatorscheme.Codecs.LegacyCodec(apiregistrationv1.SchemeGroupVersion),
 		runtime.NewMultiGroupVersioner(apiregistrationv1.SchemeGroupVersion, schema.GroupKind{Group: apiregistrationv1.GroupName}))
 }
