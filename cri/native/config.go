@@ -82,6 +82,7 @@ const (
 	createTimeout   = 2 * time.Minute  // making a task: a cold page cache and 80 pods at once
 	networkTimeout  = 2 * time.Minute  // ADD or DEL of a plugin, as the kubelet allows a sandbox
 	cleanupTimeout  = 2 * time.Minute  // undoing a failed set-up
+	pauseEnd        = 2 * time.Second  // from SIGKILL to pause's exit event
 	killTimeout     = 30 * time.Second // from SIGKILL to the exit event
 	drainTimeout    = 2 * time.Second  // from exit to the last line in the log, when something else holds the output
 	recoverTimeout  = 2 * time.Minute  // rebuilding at start

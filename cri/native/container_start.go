@@ -46,8 +46,9 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	c.state = stateStarting
 	r.store.mu.Unlock()
 
-	pid, started, err := r.launch(ctx, c)
+	pid, fd, started, err := r.launch(ctx, c, s.rec.Handler)
 	if err != nil {
+		fd.close()
 		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 		defer cancel()
 		if derr := r.destroyTask(cctx, c.id); derr != nil {
@@ -60,7 +61,7 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return toStatus(fmt.Errorf("start container %q: %w", c.name(), err))
 	}
 	r.store.mu.Lock()
-	c.pid, c.started, c.state, c.mounts = pid, started, stateRunning, nil
+	c.pid, c.pidfd, c.started, c.state, c.mounts = pid, fd, started, stateRunning, nil
 	early := c.early
 	c.early = nil
 	ev := r.eventLocked(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, c.id, c.rec.SandboxID)
@@ -76,11 +77,11 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 func (c *container) name() string { return c.rec.Config.M.GetMetadata().GetName() }
 
 // launch opens the output, makes the task and starts it.
-func (r *Runtime) launch(ctx context.Context, c *container) (pid uint32, started time.Time, err error) {
+func (r *Runtime) launch(ctx context.Context, c *container, handler string) (pid uint32, fd pidfd, started time.Time, err error) {
 	config := c.rec.Config.M
 	io := taskIO{terminal: config.Tty}
 	if err := r.pump.Add(ctx, c.id, c.rec.LogPath, config.Stdin, !config.Tty); err != nil {
-		return 0, started, err
+		return 0, fd, started, err
 	}
 	p := logpump.PathsOf(r.cfg.LogpumpDir, c.id)
 	io.stdout = p.Stdout
@@ -91,30 +92,31 @@ func (r *Runtime) launch(ctx context.Context, c *container) (pid uint32, started
 		io.stdin = p.Stdin
 	}
 	if err := r.hold(c, io); err != nil {
-		return 0, started, err
+		return 0, fd, started, err
 	}
 	rootfs := c.mounts
 	if rootfs == nil {
 		if rootfs, err = r.snapshotMounts(ctx, c.id); err != nil {
-			return 0, started, err
+			return 0, fd, started, err
 		}
 	}
 	// From here on a caller that gives up must not leave a task that nobody knows: the calls have deadlines of their own.
 	tctx := context.WithoutCancel(ctx)
 	if pid, err = r.createTask(tctx, c.id, rootfs, io); err != nil {
-		return 0, started, err
+		return 0, fd, started, err
 	}
 	if err := ctx.Err(); err != nil {
-		return 0, started, err
+		return 0, fd, started, err
 	}
+	fd = r.openPidfd(handler, pid)
 	started = time.Now()
 	if err := writeJSON(filepath.Join(r.containerDir(c.id), "start.json"), startRecord{Version: recordVersion, PID: pid, At: started}, false); err != nil {
-		return 0, started, fmt.Errorf("note the start: %w", err)
+		return 0, fd, started, fmt.Errorf("note the start: %w", err)
 	}
 	if _, err := r.startTask(tctx, c.id, ""); err != nil {
-		return 0, started, err
+		return 0, fd, started, err
 	}
-	return pid, started, nil
+	return pid, fd, started, nil
 }
 
 // hold opens the read ends of the output, and stdin's FIFO, beside logpump: a FIFO that nobody holds loses what is in

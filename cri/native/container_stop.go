@@ -88,6 +88,12 @@ func (r *Runtime) stopContainer(ctx context.Context, c *container, grace time.Du
 }
 
 func (r *Runtime) signalContainer(ctx context.Context, c *container, sig syscall.Signal) error {
+	r.store.mu.RLock()
+	sent := c.pidfd.signal(sig)
+	r.store.mu.RUnlock()
+	if sent {
+		return nil // the shim kills the rest, if the PID namespace is shared
+	}
 	ended, err := r.killTask(ctx, c.id, "", sig, sig == syscall.SIGKILL)
 	if err != nil {
 		return err
@@ -145,14 +151,22 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	defer unlock()
 	r.store.mu.Lock()
 	_, had := r.store.containers[c.id]
-	hasTask := c.state != stateCreated
+	hasTask, gone := c.state != stateCreated, c.taskGone
 	r.store.mu.Unlock()
 	if !had {
 		return nil
 	}
+	if gone != nil { // being deleted already
+		select {
+		case <-gone:
+		case <-ctx.Done():
+		}
+	}
 	if hasTask {
-		if err := r.destroyTask(ctx, c.id); err != nil {
-			return toStatus(err)
+		if err := r.deleteTask(ctx, c.id); err != nil {
+			if err := r.destroyTask(ctx, c.id); err != nil {
+				return toStatus(err)
+			}
 		}
 	}
 	if err := r.eraseContainer(ctx, c); err != nil {

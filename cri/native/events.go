@@ -159,6 +159,8 @@ func (r *Runtime) onContainerExit(c *container, ev exitEvent) {
 		return
 	}
 	c.settling = true
+	gone := make(chan struct{})
+	c.taskGone = gone
 	started, oom, cg := c.started, c.oom, c.rec.Cgroup
 	r.store.mu.Unlock()
 	rec := exitRecord{Version: recordVersion, Code: int32(ev.code), Started: started, At: ev.at}
@@ -173,6 +175,7 @@ func (r *Runtime) onContainerExit(c *container, ev exitEvent) {
 	r.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
+		defer close(gone)
 		r.settle(ctx, c, rec, false)
 		// The shim lets go of the task; with a sandbox's last one it leaves. Nobody waits for that.
 		if err := r.deleteTask(ctx, c.id); err != nil {
@@ -206,6 +209,7 @@ func (r *Runtime) settle(ctx context.Context, c *container, rec exitRecord, remo
 	var ev *runtimeapi.ContainerEventResponse
 	if c.state != stateExited {
 		c.state, c.exit, c.pid = stateExited, rec, 0
+		c.pidfd.close()
 		if rec.Reason == reasonStartError {
 			c.started = rec.Started
 		}

@@ -104,6 +104,7 @@ func (r *Runtime) loadSandbox(rec containers.Container, task *tasktypes.Process)
 	s.torn = exists(filepath.Join(r.sandboxDir(s.id), "torn"))
 	if alive(task) && made && !s.torn {
 		s.pid, s.state = task.Pid, sandboxReady
+		s.pidfd = r.openPidfd(s.rec.Handler, task.Pid)
 	} else {
 		close(s.exited)
 	}
@@ -155,6 +156,9 @@ func (r *Runtime) adoptContainer(ctx context.Context, c *container, task *taskty
 		c.state, c.started = stateCreated, time.Time{}
 	case alive(task):
 		c.state, c.pid = stateRunning, task.Pid
+		if s := r.store.sandboxes[c.rec.SandboxID]; s != nil {
+			c.pidfd = r.openPidfd(s.rec.Handler, task.Pid)
+		}
 		if c.started.IsZero() {
 			c.started = processStart(task.Pid)
 		}

@@ -76,7 +76,7 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 }
 
 // makeSandbox is the ladder. Each rung is safe to undo by eraseSandbox whether or not it was climbed.
-func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) error {
+func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) (err error) {
 	config := s.rec.Config.M
 	if err := r.makeSandboxDir(s); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) error {
 		return err
 	}
 	sp, err := spec.Sandbox(spec.SandboxInput{
-		Host: r.host, ID: s.id, Config: config, NetNS: s.rec.NetNS, Command: p.command, Env: p.env, UID: p.uid, GID: p.gid, ShmPath: s.rec.Shm,
+		Host: r.host, ID: s.id, Config: config, NetNS: s.rec.NetNS, Command: p.command, Env: p.env, UID: p.uid, GID: p.gid, Own: p.shared != nil,
 	})
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
@@ -122,6 +122,12 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) error {
 	var netErr, taskErr error
 	var result podnet.Result
 	var pid uint32
+	var fd pidfd
+	defer func() {
+		if err != nil {
+			fd.close()
+		}
+	}()
 	if !hostNet {
 		both.Go(func() {
 			nctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), networkTimeout)
@@ -134,8 +140,11 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) error {
 	tctx := context.WithoutCancel(ctx)
 	if pid, taskErr = r.createTask(tctx, s.id, rootfs, taskIO{}); taskErr != nil {
 		taskErr = fmt.Errorf("create pause container: %w", taskErr)
-	} else if _, taskErr = r.startTask(tctx, s.id, ""); taskErr != nil {
-		taskErr = fmt.Errorf("start pause container: %w", taskErr)
+	} else {
+		fd = r.openPidfd(s.rec.Handler, pid)
+		if _, taskErr = r.startTask(tctx, s.id, ""); taskErr != nil {
+			taskErr = fmt.Errorf("start pause container: %w", taskErr)
+		}
 	}
 	both.Wait()
 	if err := errors.Join(netErr, taskErr, ctx.Err()); err != nil {
@@ -155,7 +164,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) error {
 		return errors.New("pause container ended at once")
 	default:
 	}
-	s.pid, s.net, s.state = pid, result, sandboxReady
+	s.pid, s.net, s.state, s.pidfd = pid, result, sandboxReady, fd
 	return nil
 }
 

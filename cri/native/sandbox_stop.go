@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -85,7 +86,7 @@ func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 			}
 		})
 	}
-	taskErr := r.destroyTask(ctx, s.id)
+	taskErr := r.endPause(ctx, s)
 	both.Wait()
 	if err := errors.Join(netErr, taskErr); err != nil {
 		return err
@@ -106,7 +107,28 @@ func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
 	s.torn, s.pid = true, 0
+	s.pidfd.close()
 	return nil
+}
+
+// endPause kills the pause process and deletes its task.
+func (r *Runtime) endPause(ctx context.Context, s *sandbox) error {
+	r.store.mu.RLock()
+	sent := s.pidfd.signal(syscall.SIGKILL)
+	r.store.mu.RUnlock()
+	if sent {
+		t := time.NewTimer(pauseEnd)
+		defer t.Stop()
+		select {
+		case <-s.exited:
+			if r.deleteTask(ctx, s.id) == nil {
+				return nil
+			}
+		case <-t.C: // no event: find out the long way
+		case <-ctx.Done():
+		}
+	}
+	return r.destroyTask(ctx, s.id)
 }
 
 // unmount lazily unmounts a path; not mounted and not there are fine.

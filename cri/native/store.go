@@ -37,12 +37,12 @@ type sandbox struct {
 	op      opLock
 
 	// mutable
-	state   sandboxState
-	pid     uint32
-	net     podnet.Result
-	torn    bool          // network, namespaces and mounts are gone
-	exited  chan struct{} // closed when pause has ended
-	holders int           // containers being created in it
+	state  sandboxState
+	pid    uint32
+	net    podnet.Result
+	pidfd  pidfd
+	torn   bool          // network, namespaces and mounts are gone
+	exited chan struct{} // closed when pause has ended
 }
 
 type sandboxState int
@@ -72,8 +72,10 @@ type container struct {
 	oom      bool
 	early    *exitEvent // an exit seen while starting
 	settling bool       // an exit is being settled
-	holds    []*os.File // our read ends of its output, so that nothing is lost while logpump is away
-	mounts   mountList  // from Prepare, until the task exists
+	pidfd    pidfd
+	taskGone chan struct{} // made when the exit is settled, closed when its task has been deleted
+	holds    []*os.File    // our read ends of its output, so that nothing is lost while logpump is away
+	mounts   mountList     // from Prepare, until the task exists
 }
 
 type containerState int
@@ -180,5 +182,9 @@ func (s *store) closeHolds() {
 			f.Close()
 		}
 		c.holds = nil
+		c.pidfd.close()
+	}
+	for _, sb := range s.sandboxes {
+		sb.pidfd.close()
 	}
 }

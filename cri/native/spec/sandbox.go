@@ -15,8 +15,8 @@ type SandboxInput struct {
 	Env     []string
 	UID     uint32
 	GID     uint32
-	// ShmPath is the tmpfs that the pod's containers share; "" for the host's.
-	ShmPath string
+	// Own says that the program is reeve's pause, for which a small seccomp filter does.
+	Own bool
 }
 
 // unprivilegedDefaults open what needs no privilege in a namespace of one's own, as containerd 2 does by default: low
@@ -106,7 +106,9 @@ func Sandbox(in SandboxInput) (*specs.Spec, error) {
 		s.Linux.Sysctl[k] = v
 	}
 	var err error
-	if s.Linux.Seccomp, err = h.seccomp(s, sec.GetSeccomp(), sec.GetSeccompProfilePath(), sec.GetPrivileged()); err != nil {
+	if in.Own && h.SeccompDefault != nil && sec.GetSeccomp().GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault && sec.GetSeccomp() != nil && !sec.GetPrivileged() {
+		s.Linux.Seccomp = pauseSeccomp()
+	} else if s.Linux.Seccomp, err = h.seccomp(s, sec.GetSeccomp(), sec.GetSeccompProfilePath(), sec.GetPrivileged()); err != nil {
 		return nil, err
 	}
 	s.Process.SelinuxLabel, s.Linux.MountLabel = h.selinux(sec.GetSelinuxOptions(), sec.GetPrivileged())
