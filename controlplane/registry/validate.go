@@ -26,4 +26,4 @@ func validatePart(subresource string) validateFunc {
 }
 
 // warnings are what the client should know about an object that is valid all the same.
-func warnings(ctx context.Context, obj, old runtime.Object) []string { return nil }
+func warnings(_ context.Context, obj, old runtime.Object) []string { return validation.Warnings(obj, old) }

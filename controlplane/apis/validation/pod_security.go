@@ -128,7 +128,7 @@ func appArmor(r *report, p *field.Path, a *corev1.AppArmorProfile) {
 }
 
 // sysctlName is a kernel parameter's name with dots or slashes between its parts, at most 253 characters.
-var sysctlName = regexp.MustCompile(`^([a-z0-9][-_a-z0-9]*[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
+var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
 
 const maxSysctlName = 253
 
