@@ -253,6 +253,34 @@ func TestJobPodSucceeds(t *testing.T) {
 	}
 }
 
+func TestNodeTakesItsWordBack(t *testing.T) {
+	h := newHarness(t)
+	isReady := func() (bool, string) {
+		n, err := h.api.CoreV1().Nodes().Get(context.Background(), "n1", metav1.GetOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
+		for _, c := range n.Status.Conditions {
+			if c.Type == v1.NodeReady {
+				return c.Status == v1.ConditionTrue, string(c.Status)
+			}
+		}
+		return false, "no condition"
+	}
+	h.eventually("node is ready", isReady)
+	n, err := h.api.CoreV1().Nodes().Get(context.Background(), "n1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n.Status.Conditions {
+		n.Status.Conditions[i].Status = v1.ConditionUnknown // as the node controller does with a silent node
+	}
+	if _, err := h.api.CoreV1().Nodes().UpdateStatus(context.Background(), n, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("node is ready again", isReady)
+}
+
 func TestTooBigPodIsRejected(t *testing.T) {
 	h := newHarness(t)
 	p := simplePod("huge")

@@ -240,7 +240,15 @@ func (m *Manager) see(n *v1.Node) {
 	if changed {
 		m.cidrs = cidrs
 	}
+	// While this node was not heard the control plane spoke for it; it takes the word back at once.
+	spokenFor := m.reported != nil && contradicts(n.Status.Conditions, m.reported.Conditions)
+	if spokenFor {
+		m.reported = nil
+	}
 	m.mu.Unlock()
+	if spokenFor {
+		m.Kick()
+	}
 	if fresh && m.cfg.OnRegistered != nil {
 		m.cfg.OnRegistered()
 	}
@@ -261,6 +269,23 @@ func (m *Manager) see(n *v1.Node) {
 		m.cfg.OnPodCIDRs(prefixes)
 	}
 	m.Kick()
+}
+
+// contradicts tells whether a condition of the node's own stands otherwise than it was reported.
+func contradicts(there, reported []v1.NodeCondition) bool {
+	for _, r := range reported {
+		switch r.Type {
+		case v1.NodeReady, v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure:
+		default:
+			continue
+		}
+		for _, t := range there {
+			if t.Type == r.Type && t.Status != r.Status {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (m *Manager) watch(ctx context.Context) {
