@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,11 +38,20 @@ type Cluster struct {
 	t      testing.TB
 }
 
-// New makes a cluster with the objects in it. Objects that are created get UIDs, times and generated names, as from a real
-// API server.
+// New makes a cluster with the objects in it. Objects that are created get UIDs, times and generated names, and
+// with every update a new resource version, as from a real API server; conflicts are not found.
 func New(t testing.TB, objs ...runtime.Object) *Cluster {
 	t.Helper()
 	client := fake.NewClientset(objs...)
+	var version atomic.Int64
+	client.PrependReactor("update", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		if u, ok := a.(clienttesting.UpdateAction); ok {
+			if m, err := meta.Accessor(u.GetObject()); err == nil {
+				m.SetResourceVersion(strconv.FormatInt(version.Add(1), 10))
+			}
+		}
+		return false, nil, nil
+	})
 	client.PrependReactor("create", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		c, ok := a.(clienttesting.CreateAction)
 		if !ok || a.GetSubresource() != "" {
@@ -50,6 +61,7 @@ func New(t testing.TB, objs ...runtime.Object) *Cluster {
 			if m.GetName() == "" && m.GetGenerateName() != "" {
 				m.SetName(m.GetGenerateName() + string(uuid.NewUUID())[:8])
 			}
+			m.SetResourceVersion(strconv.FormatInt(version.Add(1), 10))
 			if m.GetUID() == "" {
 				m.SetUID(types.UID(uuid.NewUUID()))
 			}
