@@ -230,20 +230,24 @@ func attachmentCreate(a *storagev1.VolumeAttachment) field.ErrorList {
 		}
 	}
 	requiredSubdomain(r, p.Child("nodeName"), a.Spec.NodeName)
+	attachmentResult(r, &a.Status)
+	return r.list
+}
+
+func attachmentResult(r *report, s *storagev1.VolumeAttachmentStatus) {
 	at := field.NewPath("status")
 	total := 0
-	for k, v := range a.Status.AttachmentMetadata {
+	for k, v := range s.AttachmentMetadata {
 		total += len(k) + len(v)
 	}
 	if total > maxAttachmentMetadata {
 		r.add(field.TooLong(at.Child("attachmentMetadata"), "", maxAttachmentMetadata))
 	}
-	for name, e := range sorted(map[string]*storagev1.VolumeError{"attachError": a.Status.AttachError, "detachError": a.Status.DetachError}) {
+	for name, e := range sorted(map[string]*storagev1.VolumeError{"attachError": s.AttachError, "detachError": s.DetachError}) {
 		if e != nil && len(e.Message) > maxVolumeError {
 			r.add(field.TooLong(at.Child(name, "message"), "", maxVolumeError))
 		}
 	}
-	return r.list
 }
 
 func attachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {

@@ -61,7 +61,7 @@ func registerCore(t table) {
 	register(t, kind[*eventsv1.Event]{ownMetadata: true, create: newEventCreate, update: newEventUpdate})
 	register(t, kind[*corev1.LimitRange]{name: name, create: limitRangeCreate})
 	register(t, kind[*corev1.ResourceQuota]{name: name, create: quotaCreate, update: quotaUpdate, status: quotaStatus})
-	register(t, kind[*corev1.PersistentVolume]{name: name, clusterScoped: true, create: volumeCreate, update: volumeUpdate})
+	register(t, kind[*corev1.PersistentVolume]{name: name, clusterScoped: true, create: volumeCreate, update: volumeUpdate, status: volumeStatus})
 }
 
 func registerApps(t table) {
@@ -84,8 +84,8 @@ func registerCluster(t table) {
 		other: map[string]func(c, old *certificatesv1.CertificateSigningRequest) field.ErrorList{"approval": csrApproval}})
 	register(t, kind[*schedulingv1.PriorityClass]{name: name, clusterScoped: true, create: priorityClassCreate, update: priorityClassUpdate})
 	register(t, kind[*nodev1.RuntimeClass]{name: name, clusterScoped: true, create: runtimeClassCreate, update: runtimeClassUpdate})
-	register(t, kind[*flowcontrolv1.FlowSchema]{name: name, clusterScoped: true, create: flowSchemaCreate})
-	register(t, kind[*flowcontrolv1.PriorityLevelConfiguration]{name: name, clusterScoped: true, create: priorityLevelCreate})
+	register(t, kind[*flowcontrolv1.FlowSchema]{name: name, clusterScoped: true, create: flowSchemaCreate, status: flowSchemaStatus})
+	register(t, kind[*flowcontrolv1.PriorityLevelConfiguration]{name: name, clusterScoped: true, create: priorityLevelCreate, status: priorityLevelStatus})
 	register(t, kind[*resourcev1.DeviceClass]{name: name, clusterScoped: true})
 	register(t, kind[*resourcev1.ResourceSlice]{name: name, clusterScoped: true})
 	register(t, kind[*resourcev1.ResourceClaim]{name: name})
@@ -98,14 +98,14 @@ func registerNetwork(t table) {
 	register(t, kind[*networkingv1.IngressClass]{name: name, clusterScoped: true, create: ingressClassCreate, update: ingressClassUpdate})
 	register(t, kind[*networkingv1.NetworkPolicy]{name: name, create: networkPolicyCreate})
 	register(t, kind[*networkingv1.IPAddress]{clusterScoped: true, create: ipAddressCreate, update: ipAddressUpdate})
-	register(t, kind[*networkingv1.ServiceCIDR]{name: name, clusterScoped: true, create: serviceCIDRCreate, update: serviceCIDRUpdate})
+	register(t, kind[*networkingv1.ServiceCIDR]{name: name, clusterScoped: true, create: serviceCIDRCreate, update: serviceCIDRUpdate, status: serviceCIDRStatus})
 }
 
 func registerStorage(t table) {
 	register(t, kind[*storagev1.StorageClass]{name: name, clusterScoped: true, create: storageClassCreate, update: storageClassUpdate})
 	register(t, kind[*storagev1.CSIDriver]{name: name, clusterScoped: true, create: csiDriverCreate, update: csiDriverUpdate})
 	register(t, kind[*storagev1.CSINode]{name: name, clusterScoped: true, create: csiNodeCreate, update: csiNodeUpdate})
-	register(t, kind[*storagev1.VolumeAttachment]{name: name, clusterScoped: true, create: attachmentCreate, update: attachmentUpdate})
+	register(t, kind[*storagev1.VolumeAttachment]{name: name, clusterScoped: true, create: attachmentCreate, update: attachmentUpdate, status: attachmentStatus})
 	register(t, kind[*storagev1.CSIStorageCapacity]{name: name, create: capacityCreate, update: capacityUpdate})
 	register(t, kind[*storagev1.VolumeAttributesClass]{name: name, clusterScoped: true, create: attributesClassCreate, update: attributesClassUpdate})
 }
@@ -117,7 +117,7 @@ func registerPolicy(t table) {
 	register(t, kind[*rbacv1.ClusterRoleBinding]{clusterScoped: true, create: clusterRoleBindingCreate, update: clusterRoleBindingUpdate})
 	register(t, kind[*admissionv1.ValidatingWebhookConfiguration]{name: name, clusterScoped: true, create: validatingWebhooksCreate})
 	register(t, kind[*admissionv1.MutatingWebhookConfiguration]{name: name, clusterScoped: true, create: mutatingWebhooksCreate})
-	register(t, kind[*admissionv1.ValidatingAdmissionPolicy]{name: name, clusterScoped: true, create: validatingPolicyCreate})
+	register(t, kind[*admissionv1.ValidatingAdmissionPolicy]{name: name, clusterScoped: true, create: validatingPolicyCreate, status: validatingPolicyStatus})
 	register(t, kind[*admissionv1.ValidatingAdmissionPolicyBinding]{name: name, clusterScoped: true, create: validatingBindingCreate})
 	register(t, kind[*admissionv1.MutatingAdmissionPolicy]{name: name, clusterScoped: true, create: mutatingPolicyCreate})
 	register(t, kind[*admissionv1.MutatingAdmissionPolicyBinding]{name: name, clusterScoped: true, create: mutatingBindingCreate})
