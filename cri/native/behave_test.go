@@ -170,6 +170,16 @@ func TestNamespacesAndMounts(t *testing.T) {
 	// An orphan of a's is reaped by pause.
 	g.output(a, "sh", "-c", "(sleep 0.05 &) ; exit 0")
 	waitFor(t, func() bool { return !strings.Contains(g.output(b, "ps", "-o", "stat,args"), "Z") })
+	// Killing a container of a shared PID namespace takes what it started along.
+	multi := g.run(sb, containerConfig("multi", share, "sh", "-c", "sleep 1005 & exec sleep 1006"))
+	waitFor(t, func() bool {
+		out := g.output(b, "ps")
+		return strings.Contains(out, "sleep 1005") && strings.Contains(out, "sleep 1006")
+	})
+	if err := g.StopContainer(ctx, multi, 0); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return !strings.Contains(g.output(b, "ps"), "sleep 1005") })
 	target := g.run(sb, containerConfig("debug", func(c *runtimeapi.ContainerConfig) {
 		c.Linux.SecurityContext.NamespaceOptions = &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET, TargetId: a}
 	}, "sleep", "1002"))

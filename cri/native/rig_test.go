@@ -239,8 +239,18 @@ func (n *testNetwork) NewNamespace(_ context.Context, id string) (string, error)
 	}
 	errs := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and end with the thread
+		runtime.LockOSThread()
 		errs <- func() error {
+			home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer func() {
+				if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+					runtime.UnlockOSThread()
+				}
+				unix.Close(home)
+			}()
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return err
 			}

@@ -128,15 +128,38 @@ func (r *Runtime) containerStats(ctx context.Context, in statsInput) *runtimeapi
 			st.Swap.SwapAvailableBytes = value(&free)
 		}
 	}
-	sctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if usage, err := r.snaps.Usage(sctx, in.id); err == nil {
-		size, inodes := uint64(max(usage.Size, 0)), uint64(max(usage.Inodes, 0))
+	if l, ok := r.layerUsage(ctx, in.id); ok {
 		st.WritableLayer = &runtimeapi.FilesystemUsage{
-			Timestamp: now, FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: r.images.root()}, UsedBytes: value(&size), InodesUsed: value(&inodes),
+			Timestamp: l.at.UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: r.images.root()},
+			UsedBytes: value(&l.size), InodesUsed: value(&l.inodes),
 		}
 	}
 	return st
+}
+
+// layerUsage measures a writable layer, which means walking it, at most once in fsUsageAge.
+func (r *Runtime) layerUsage(ctx context.Context, id string) (layerUsage, bool) {
+	r.store.mu.RLock()
+	c := r.store.containers[id]
+	var l layerUsage
+	if c != nil {
+		l = c.layer
+	}
+	r.store.mu.RUnlock()
+	if c == nil || !l.at.IsZero() && time.Since(l.at) < fsUsageAge {
+		return l, c != nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	u, err := r.snaps.Usage(ctx, id)
+	if err != nil {
+		return l, !l.at.IsZero()
+	}
+	l = layerUsage{at: time.Now(), size: uint64(max(u.Size, 0)), inodes: uint64(max(u.Inodes, 0))}
+	r.store.mu.Lock()
+	c.layer = l
+	r.store.mu.Unlock()
+	return l, true
 }
 
 // ContainerStats answers codes.NotFound for an unknown container.

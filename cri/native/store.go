@@ -75,7 +75,14 @@ type container struct {
 	pidfd    pidfd
 	taskGone chan struct{} // made when the exit is settled, closed when its task has been deleted
 	holds    []*os.File    // our read ends of its output, so that nothing is lost while logpump is away
-	mounts   mountList     // from Prepare, until the task exists
+	layer    layerUsage
+	mounts   mountList // from Prepare, until the task exists
+}
+
+// layerUsage is what a container's writable layer took when it was last measured.
+type layerUsage struct {
+	at           time.Time
+	size, inodes uint64
 }
 
 type containerState int
