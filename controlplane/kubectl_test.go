@@ -1,12 +1,14 @@
 package controlplane
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/client-go/rest"
 )
 
 func quantity(s string) resource.Quantity { return resource.MustParse(s) }
@@ -125,9 +127,39 @@ func TestRestartKeepsDataAndIdentity(t *testing.T) {
 	if !strings.HasPrefix(before["server/node-token"], "R1") {
 		t.Errorf("node token = %q", before["server/node-token"])
 	}
+	c.kubectl(t, "", "create", "rolebinding", "view", "-n", "kept", "--clusterrole=view", "--serviceaccount=kept:default")
+	token := strings.TrimSpace(c.kubectl(t, "", "create", "token", "default", "-n", "kept"))
 	stop()
 
-	c, _ = start(t, dir, nil)
+	// From the moment that the port is open, a client with rights is made to wait and never told that it has none.
+	asked := make(chan []int, 1)
+	c, _ = start(t, dir, func(config *Config) {
+		client, err := rest.HTTPClientFor(&rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}, BearerToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := "https://" + config.Listener.Addr().String() + "/api/v1/namespaces/kept/configmaps"
+		go func() {
+			var codes []int
+			for range 20 {
+				if response, err := client.Get(url); err == nil {
+					codes = append(codes, response.StatusCode)
+					response.Body.Close()
+				}
+			}
+			asked <- codes
+		}()
+	})
+	codes := <-asked
+	if len(codes) == 0 {
+		t.Error("no request got an answer")
+	}
+	for _, code := range codes {
+		if code != http.StatusOK {
+			t.Errorf("answers while starting: %v, want 200 only", codes)
+			break
+		}
+	}
 	if out := c.kubectl(t, "", "get", "ns", "kept", "-o", "jsonpath={.status.phase}"); out != "Active" {
 		t.Errorf("namespace after restart: %q", out)
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
@@ -38,6 +39,7 @@ type nodeRestriction struct {
 	volumes  corelisters.PersistentVolumeLister
 	drivers  storagelisters.CSIDriverLister
 	authz    authorizer.Authorizer
+	client   kubernetes.Interface
 	identify func(user.Info) (name string, isNode bool)
 }
 
@@ -60,6 +62,9 @@ func nodeIdentity(u user.Info) (string, bool) {
 	}
 	return name, true
 }
+
+// SetExternalKubeClientSet implements initializer.WantsExternalKubeClientSet.
+func (p *nodeRestriction) SetExternalKubeClientSet(client kubernetes.Interface) { p.client = client }
 
 // SetExternalKubeInformerFactory implements initializer.WantsExternalKubeInformerFactory.
 func (p *nodeRestriction) SetExternalKubeInformerFactory(f informers.SharedInformerFactory) {

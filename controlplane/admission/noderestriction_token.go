@@ -3,10 +3,12 @@ package admission
 import (
 	"context"
 	"fmt"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/component-helpers/storage/ephemeral"
@@ -33,6 +35,11 @@ func (p *nodeRestriction) admitToken(ctx context.Context, a admission.Attributes
 		return forbid(a, "node requested token with a pod binding without a uid")
 	}
 	pod, err := p.pod(a, a.GetNamespace(), ref.Name)
+	if p.client != nil && (apierrors.IsNotFound(err) || err == nil && (pod.UID != ref.UID || pod.Spec.NodeName != self)) {
+		// A node sees its pod's binding as soon as this informer does and asks at once: look again at the source before
+		// refusing what is true by now.
+		pod, err = p.livePod(ctx, a, ref.Name)
+	}
 	if err != nil {
 		return err
 	}
@@ -45,6 +52,19 @@ func (p *nodeRestriction) admitToken(ctx context.Context, a admission.Attributes
 		return forbid(a, "node requested token of service account %q bound to a pod that runs as another", a.GetName())
 	}
 	return p.audiences(ctx, a, pod, request.Spec.Audiences)
+}
+
+// liveTimeout bounds reading a pod past the informer.
+const liveTimeout = 5 * time.Second
+
+func (p *nodeRestriction) livePod(ctx context.Context, a admission.Attributes, name string) (*corev1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	pod, err := p.client.CoreV1().Pods(a.GetNamespace()).Get(ctx, name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, admission.NewForbidden(a, err)
+	}
+	return pod, err
 }
 
 func (p *nodeRestriction) audiences(ctx context.Context, a admission.Attributes, pod *corev1.Pod, asked []string) error {

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	apiextensionsserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/reevehq/reeve/controlplane/admission"
+	"github.com/reevehq/reeve/controlplane/admission/quota"
 	"github.com/reevehq/reeve/controlplane/openapi"
 	"github.com/reevehq/reeve/controlplane/scheme"
 )
@@ -34,9 +36,11 @@ var unseen = []schema.GroupResource{
 // applyAdmission builds the one admission chain that all three servers share.
 func (s *Server) applyAdmission(base *genericapiserver.Config, client kubernetes.Interface, dynamicClient dynamic.Interface, services webhook.ServiceResolver, auth webhook.AuthenticationInfoResolverWrapper) error {
 	o := admission.NewOptions()
-	o.EnablePlugins, o.DisablePlugins = s.config.EnableAdmission, append([]string{resourcequota.PluginName}, s.config.DisableAdmission...)
+	// Quotas stop writes until a controller has counted what is there: on only where one runs.
+	o.DefaultOffPlugins.Insert(resourcequota.PluginName)
+	o.EnablePlugins, o.DisablePlugins = s.config.EnableAdmission, s.config.DisableAdmission
 	initializers := admission.Initializers(admission.Config{
-		Webhooks: auth, Services: services, ExcludedResources: unseen,
+		Webhooks: auth, Services: services, ExcludedResources: unseen, Quota: quota.NewConfiguration(nil, time.Now),
 		Schemas: &lazySchemas{discovery: &resolver.ClientDiscoveryResolver{Discovery: client.Discovery()}},
 	})
 	if err := o.ApplyTo(base, s.informers, client, dynamicClient, base.FeatureGate, base.EffectiveVersion, initializers...); err != nil {

@@ -20,6 +20,18 @@ func (s *Server) addHooks(server *genericapiserver.GenericAPIServer, client kube
 			return nil
 		})
 	}
-	add("rbac/bootstrap-roles", func(ctx context.Context) error { return authz.Reconcile(ctx, client, s.config.Logger) })
+	policy := make(chan struct{})
+	add("rbac/bootstrap-roles", func(ctx context.Context) error {
+		defer close(policy)
+		return authz.Reconcile(ctx, client, s.config.Logger)
+	})
+	add("authorization-known", func(ctx context.Context) error {
+		select {
+		case <-policy:
+			return s.openWhenKnown(ctx, client)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
 	add("priority-and-fairness-config-producer", func(ctx context.Context) error { return ensureFlowControl(ctx, client) })
 }

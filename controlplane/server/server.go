@@ -43,6 +43,7 @@ type Server struct {
 	signer     *authn.Signer
 	allocator  *allocator.Allocator
 	shared     *sharedClient
+	gate       *gate
 	ready      chan struct{}
 }
 
@@ -76,6 +77,8 @@ func New(c Config) (*Server, error) {
 	s.loopback.ContentType = runtime.ContentTypeProtobuf
 	s.loopback.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	s.loopback.DisableCompression = true
+	s.gate = &gate{open: make(chan struct{}), token: s.loopback.BearerToken}
+	base.BuildHandlerChainFunc = s.gate.build
 	client, err := kubernetes.NewForConfig(s.loopback)
 	if err != nil {
 		return nil, fmt.Errorf("make loopback client: %w", err)
