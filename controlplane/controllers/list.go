@@ -2,10 +2,12 @@ package controllers
 
 import (
 	"github.com/reevehq/reeve/controlplane/controllers/bootstrap"
+	"github.com/reevehq/reeve/controlplane/controllers/clusterroleaggregation"
 	"github.com/reevehq/reeve/controlplane/controllers/cronjob"
 	"github.com/reevehq/reeve/controlplane/controllers/csr"
 	"github.com/reevehq/reeve/controlplane/controllers/daemonset"
 	"github.com/reevehq/reeve/controlplane/controllers/deployment"
+	"github.com/reevehq/reeve/controlplane/controllers/disruption"
 	"github.com/reevehq/reeve/controlplane/controllers/endpoints"
 	"github.com/reevehq/reeve/controlplane/controllers/endpointslice"
 	"github.com/reevehq/reeve/controlplane/controllers/endpointslicemirroring"
@@ -18,6 +20,7 @@ import (
 	"github.com/reevehq/reeve/controlplane/controllers/podgc"
 	"github.com/reevehq/reeve/controlplane/controllers/replicaset"
 	"github.com/reevehq/reeve/controlplane/controllers/replication"
+	"github.com/reevehq/reeve/controlplane/controllers/resourcequota"
 	"github.com/reevehq/reeve/controlplane/controllers/rootca"
 	"github.com/reevehq/reeve/controlplane/controllers/serviceaccount"
 	"github.com/reevehq/reeve/controlplane/controllers/statefulset"
@@ -79,6 +82,9 @@ func all() []spec {
 		plain("garbage-collector-controller", garbage.New),
 		plain("taint-eviction-controller", tainteviction.New),
 		{"pod-garbage-collector-controller", func(c *Config, e loop.Env) (runner, error) { return made(podgc.New(e, c.TerminatedPodThreshold)) }},
+		{"disruption-controller", func(c *Config, e loop.Env) (runner, error) { return made(disruption.New(e, nil, nil)) }},
+		plain("resourcequota-controller", resourcequota.New),
+		plain("clusterrole-aggregation-controller", clusterroleaggregation.New),
 		plain("bootstrap-signer-controller", bootstrap.NewSigner),
 		plain("token-cleaner-controller", bootstrap.NewCleaner),
 	}
