@@ -146,7 +146,7 @@ func (p *Part) Get(ctx context.Context, name string, options *metav1.GetOptions)
 
 func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc, update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions) (runtime.Object, bool, error) {
 	// A subresource never creates, whatever the parent allows.
-	return p.store.Update(ctx, name, info, create, update, false, options)
+	return p.store.Update(ctx, name, unstamped{info}, create, update, false, options)
 }
 
 func (p *Part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {

@@ -26,4 +26,6 @@ func validatePart(subresource string) validateFunc {
 }
 
 // warnings are what the client should know about an object that is valid all the same.
-func warnings(_ context.Context, obj, old runtime.Object) []string { return validation.Warnings(obj, old) }
+func warnings(_ context.Context, obj, old runtime.Object) []string {
+	return validation.Warnings(obj, old)
+}

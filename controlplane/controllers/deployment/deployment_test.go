@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/reevehq/reeve/controlplane/controllers/looptest"
 	"github.com/reevehq/reeve/controlplane/controllers/replicaset"
@@ -69,13 +70,17 @@ type fixture struct {
 
 func (f fixture) change(do func(*appsv1.Deployment)) {
 	f.t.Helper()
-	d, err := f.AppsV1().Deployments("default").Get(f.t.Context(), "d", metav1.GetOptions{})
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		d, err := f.AppsV1().Deployments("default").Get(f.t.Context(), "d", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		do(d)
+		d.Generation++
+		_, err = f.AppsV1().Deployments("default").Update(f.t.Context(), d, metav1.UpdateOptions{})
+		return err
+	})
 	if err != nil {
-		f.t.Fatal(err)
-	}
-	do(d)
-	d.Generation++
-	if _, err := f.AppsV1().Deployments("default").Update(f.t.Context(), d, metav1.UpdateOptions{}); err != nil {
 		f.t.Fatal(err)
 	}
 }

@@ -3,6 +3,7 @@ package looptest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -39,7 +41,8 @@ type Cluster struct {
 }
 
 // New makes a cluster with the objects in it. Objects that are created get UIDs, times and generated names, and
-// with every update a new resource version, as from a real API server; conflicts are not found.
+// with every update a new resource version, as from a real API server. Updates of an
+// older version are conflicts.
 func New(t testing.TB, objs ...runtime.Object) *Cluster {
 	t.Helper()
 	client := fake.NewClientset(objs...)
@@ -47,6 +50,11 @@ func New(t testing.TB, objs ...runtime.Object) *Cluster {
 	client.PrependReactor("update", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		if u, ok := a.(clienttesting.UpdateAction); ok {
 			if m, err := meta.Accessor(u.GetObject()); err == nil {
+				if have, err := client.Tracker().Get(a.GetResource(), m.GetNamespace(), m.GetName()); err == nil {
+					if h, err := meta.Accessor(have); err == nil && m.GetResourceVersion() != "" && h.GetResourceVersion() != m.GetResourceVersion() {
+						return true, nil, apierrors.NewConflict(a.GetResource().GroupResource(), m.GetName(), errors.New("the object has been modified"))
+					}
+				}
 				m.SetResourceVersion(strconv.FormatInt(version.Add(1), 10))
 			}
 		}

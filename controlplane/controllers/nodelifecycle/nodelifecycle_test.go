@@ -118,15 +118,16 @@ func TestSilentNodeBecomesUnknownAndItsPodsNotReady(t *testing.T) {
 		t.Errorf("the node that renews its lease is Ready=%s", s)
 	}
 	// It comes back: its own report makes it ready, and the taints go.
-	back := get("silent")
-	for i := range back.Status.Conditions {
-		back.Status.Conditions[i].Status = v1.ConditionTrue
-		back.Status.Conditions[i].LastHeartbeatTime = metav1.Now()
-	}
-	back.Status.Conditions = back.Status.Conditions[:1]
-	if _, err := c.CoreV1().Nodes().UpdateStatus(t.Context(), back, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	c.Eventually("its report", func() error {
+		back := get("silent")
+		for i := range back.Status.Conditions {
+			back.Status.Conditions[i].Status = v1.ConditionTrue
+			back.Status.Conditions[i].LastHeartbeatTime = metav1.Now()
+		}
+		back.Status.Conditions = back.Status.Conditions[:1]
+		_, err := c.CoreV1().Nodes().UpdateStatus(t.Context(), back, metav1.UpdateOptions{})
+		return err
+	})
 	c.Eventually("no taints", func() error {
 		renew("silent")
 		renew("alive")

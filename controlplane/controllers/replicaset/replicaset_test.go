@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
 	"github.com/reevehq/reeve/controlplane/controllers/looptest"
@@ -63,12 +64,15 @@ func TestKeepsTheNumber(t *testing.T) {
 	}
 	wantPods(t, c, 3)
 	for _, n := range []int32{7, 1, 0} {
-		set, err := c.AppsV1().ReplicaSets("default").Get(t.Context(), "rs", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		set.Spec.Replicas = &n
-		if _, err := c.AppsV1().ReplicaSets("default").Update(t.Context(), set, metav1.UpdateOptions{}); err != nil {
+		if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			set, err := c.AppsV1().ReplicaSets("default").Get(t.Context(), "rs", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			set.Spec.Replicas = &n
+			_, err = c.AppsV1().ReplicaSets("default").Update(t.Context(), set, metav1.UpdateOptions{})
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		wantPods(t, c, n)

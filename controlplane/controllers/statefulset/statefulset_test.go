@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/reevehq/reeve/controlplane/controllers/looptest"
 )
@@ -59,12 +60,15 @@ func TestPodsKeepNamesAndClaimsThroughARollout(t *testing.T) {
 		})
 	}
 	settle("one")
-	set, err := c.AppsV1().StatefulSets("default").Get(t.Context(), "db", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set.Spec.Template.Spec.Containers[0].Image = "two"
-	if _, err := c.AppsV1().StatefulSets("default").Update(t.Context(), set, metav1.UpdateOptions{}); err != nil {
+	if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		set, err := c.AppsV1().StatefulSets("default").Get(t.Context(), "db", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		set.Spec.Template.Spec.Containers[0].Image = "two"
+		_, err = c.AppsV1().StatefulSets("default").Update(t.Context(), set, metav1.UpdateOptions{})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	settle("two")
