@@ -7,9 +7,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 	"github.com/reevehq/reeve/probes"
 	"github.com/reevehq/reeve/volumes"
 )
@@ -90,7 +90,7 @@ func seedProbes(m *probes.Manager, pod *v1.Pod) {
 		for i := range ss {
 			s := &ss[i]
 			id := bareID(s.ContainerID)
-			c, _ := container.Find(&pod.Spec, s.Name)
+			c, _ := podspec.Find(&pod.Spec, s.Name)
 			if id == "" || c == nil || s.State.Running == nil {
 				continue
 			}

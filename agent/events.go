@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
-	"github.com/reevehq/reeve/agent/container"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
 )
 
 // Events are worth less than pods: they have a client of their own, so that a burst of them never queues before a status
@@ -63,12 +63,12 @@ func (e *events) pod(pod *v1.Pod, name, kind, reason, msg string) {
 }
 
 func fieldPath(pod *v1.Pod, name string) string {
-	switch _, kind := container.Find(&pod.Spec, name); kind {
-	case container.KindInit, container.KindSidecar:
+	switch _, kind := podspec.Find(&pod.Spec, name); kind {
+	case podspec.KindInit, podspec.KindSidecar:
 		return "spec.initContainers{" + name + "}"
-	case container.KindApp:
+	case podspec.KindApp:
 		return "spec.containers{" + name + "}"
-	case container.KindEphemeral:
+	case podspec.KindEphemeral:
 		return "spec.ephemeralContainers{" + name + "}"
 	}
 	return ""

@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/reevehq/reeve/agent/container"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
 )
 
 // Rejection is why a pod is not taken; it becomes the status of a Failed pod.
@@ -169,7 +170,7 @@ func hostPorts(pod *v1.Pod) map[hostPort][]string {
 	out := map[hostPort][]string{}
 	add := func(list []v1.Container, sidecarsOnly bool) {
 		for i := range list {
-			if sidecarsOnly && !container.IsSidecar(&list[i]) {
+			if sidecarsOnly && !podspec.IsSidecar(&list[i]) {
 				continue
 			}
 			for _, p := range list[i].Ports {

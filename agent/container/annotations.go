@@ -3,14 +3,14 @@ package container
 import (
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"strconv"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // Annotations of containers, upstream's names, so that tools which read them keep working and a node can change hands.
@@ -34,14 +34,6 @@ const (
 	ConfigMirrorAnnotation = v1.MirrorPodAnnotationKey
 )
 
-// Hash identifies what may not change in a running container: its name and image.
-func Hash(c *v1.Container) string {
-	h := fnv.New32a()
-	b, _ := json.Marshal([2]string{c.Name, c.Image})
-	_, _ = h.Write(b)
-	return strconv.FormatUint(uint64(h.Sum32()), 16)
-}
-
 // labels of one container.
 func labels(pod *v1.Pod, name string) map[string]string {
 	return map[string]string{
@@ -54,7 +46,7 @@ func labels(pod *v1.Pod, name string) map[string]string {
 
 func annotations(pod *v1.Pod, c *v1.Container, restartCount, crashCount int32) map[string]string {
 	m := map[string]string{
-		HashAnnotation:                     Hash(c),
+		HashAnnotation:                     podspec.Hash(c),
 		RestartCountAnnotation:             strconv.Itoa(int(restartCount)),
 		CrashCountAnnotation:               strconv.Itoa(int(crashCount)),
 		TerminationMessagePathAnnotation:   c.TerminationMessagePath,

@@ -11,7 +11,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 func testPod(cs ...v1.Container) *v1.Pod {
@@ -155,7 +156,7 @@ func TestAnnotationsSurviveTheRoundTrip(t *testing.T) {
 	}
 	var got podstate.Container
 	FromAnnotations(cfg.Annotations, &got)
-	if got.RestartCount != 7 || got.CrashCount != 3 || got.Hash != Hash(&c) || got.TerminationGracePeriod.Seconds() != 42 ||
+	if got.RestartCount != 7 || got.CrashCount != 3 || got.Hash != podspec.Hash(&c) || got.TerminationGracePeriod.Seconds() != 42 ||
 		got.TerminationMessagePolicy != "FallbackToLogsOnError" {
 		t.Errorf("read back: %+v", got)
 	}

@@ -8,6 +8,8 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+
+	"github.com/reevehq/reeve/agent/podworker/podspec"
 )
 
 // Sandbox returns the CRI configuration of a pod's sandbox. cgroupParent is the pod's cgroup in the driver's notation.
@@ -48,7 +50,7 @@ func Sandbox(pod *v1.Pod, attempt uint32, dns *runtimeapi.DNSConfig, cgroupParen
 		cfg.Hostname = hostname
 	}
 	for i := range pod.Spec.InitContainers {
-		if IsSidecar(&pod.Spec.InitContainers[i]) {
+		if podspec.IsSidecar(&pod.Spec.InitContainers[i]) {
 			cfg.PortMappings = append(cfg.PortMappings, ports(&pod.Spec.InitContainers[i])...)
 		}
 	}

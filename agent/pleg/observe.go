@@ -15,7 +15,7 @@ import (
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
 	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // ObserveTimeout bounds one look at one pod: a hung shim answers nothing, and its pod then keeps its last known state.

@@ -10,7 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // Limits of termination messages (core/v1 Container.terminationMessagePath and terminationMessagePolicy).

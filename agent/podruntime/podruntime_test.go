@@ -21,8 +21,8 @@ import (
 
 	"github.com/reevehq/reeve/agent/container"
 	"github.com/reevehq/reeve/agent/image"
-	"github.com/reevehq/reeve/agent/podstate"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 	"github.com/reevehq/reeve/cri/fake"
 	"github.com/reevehq/reeve/volumes"
 )

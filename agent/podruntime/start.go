@@ -16,8 +16,9 @@ import (
 
 	"github.com/reevehq/reeve/agent/container"
 	"github.com/reevehq/reeve/agent/env"
-	"github.com/reevehq/reeve/agent/podstate"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 	"github.com/reevehq/reeve/internal/downward"
 	"github.com/reevehq/reeve/internal/expansion"
 	"github.com/reevehq/reeve/internal/logkey"
@@ -33,7 +34,7 @@ func reason(name string, err error) error {
 
 // StartContainer implements podworker.Runtime.
 func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podstate.Pod, s podworker.Start, img podworker.Image) (string, error) {
-	c, kind := container.Find(&pod.Spec, s.Name)
+	c, kind := podspec.Find(&pod.Spec, s.Name)
 	if c == nil {
 		return "", fmt.Errorf("start container %q: the pod has none of that name", s.Name)
 	}

@@ -18,8 +18,9 @@ import (
 
 	"github.com/reevehq/reeve/agent/container"
 	"github.com/reevehq/reeve/agent/image"
-	"github.com/reevehq/reeve/agent/podstate"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 	"github.com/reevehq/reeve/cri"
 	"github.com/reevehq/reeve/internal/logkey"
 )
@@ -32,7 +33,7 @@ func nameOf(ref string) (full, domain, repo string, err error) { return image.Na
 // KillContainer implements podworker.Runtime.
 func (r *Runtime) KillContainer(ctx context.Context, pod *v1.Pod, state *podstate.Pod, k podworker.Kill) error {
 	deadline := time.Now().Add(k.Grace)
-	c, _ := container.Find(&pod.Spec, k.Name)
+	c, _ := podspec.Find(&pod.Spec, k.Name)
 	r.event(pod, k.Name, v1.EventTypeNormal, "Killing", "%s", k.Message)
 	left := k.Grace
 	if hook, err := r.preStop(ctx, c, k.ID); err != nil {

@@ -10,8 +10,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // world is a runtime that carries a plan out at once or in a random order, and records what happened when. The rules of
@@ -48,10 +48,10 @@ func (w *world) apply(a Actions) {
 		w.obs.Images[n] = true
 	}
 	for _, s := range a.Start {
-		spec, _ := container.Find(&w.pod.Spec, s.Name)
+		spec, _ := podspec.Find(&w.pod.Spec, s.Name)
 		id := w.id()
 		w.obs.State.Containers = append([]podstate.Container{{ID: id, Name: s.Name, SandboxID: s.SandboxID, State: podstate.Running,
-			CreatedAt: w.now, StartedAt: w.now, RestartCount: s.RestartCount, CrashCount: s.CrashCount, Hash: container.Hash(spec)}}, w.obs.State.Containers...)
+			CreatedAt: w.now, StartedAt: w.now, RestartCount: s.RestartCount, CrashCount: s.CrashCount, Hash: podspec.Hash(spec)}}, w.obs.State.Containers...)
 		w.obs.Probes[id] = Verdict{Started: w.rng.IntN(2) == 0}
 		delete(w.obs.Images, s.Name)
 		w.note("start %s %d", s.Name, s.RestartCount)
@@ -191,7 +191,7 @@ func (w *world) check(a Actions, stopping bool, counts map[string]int32, fail fu
 		w.checkPredecessors(s.Name, cur.ID, fail)
 	}
 	for _, k := range a.Kill {
-		if _, kind := container.Find(&w.pod.Spec, k.Name); stopping && kind == container.KindSidecar {
+		if _, kind := podspec.Find(&w.pod.Spec, k.Name); stopping && kind == podspec.KindSidecar {
 			for _, c := range w.obs.State.Running() {
 				if w.stopsBefore(c.Name, k.Name) && c.Name != k.Name {
 					fail("stops sidecar %s before %s", k.Name, c.Name)
@@ -206,8 +206,8 @@ func (w *world) check(a Actions, stopping bool, counts map[string]int32, fail fu
 
 // stopsBefore tells whether x must be gone before sidecar s is stopped: every ordinary container, every later sidecar.
 func (w *world) stopsBefore(x, s string) bool {
-	_, kind := container.Find(&w.pod.Spec, x)
-	if kind != container.KindSidecar {
+	_, kind := podspec.Find(&w.pod.Spec, x)
+	if kind != podspec.KindSidecar {
 		return true
 	}
 	xi, si := -1, -1
@@ -236,7 +236,7 @@ func (w *world) checkPredecessors(name, sandbox string, fail func(string, ...any
 		if cs == nil {
 			fail("starts %s before %s ever ran", name, c.Name)
 		}
-		if !container.IsSidecar(c) && (cs.State != podstate.Exited || cs.ExitCode != 0) {
+		if !podspec.IsSidecar(c) && (cs.State != podstate.Exited || cs.ExitCode != 0) {
 			fail("starts %s before %s succeeded", name, c.Name)
 		}
 	}

@@ -7,151 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
-)
-
-// Desired is what a pod should be. With Stop set it should end.
-type Desired struct {
-	Pod  *v1.Pod
-	Stop *Stop
-}
-
-// Stop asks for the end of a pod. Grace runs from Since; it only ever gets shorter.
-type Stop struct {
-	Cause Cause
-	Since time.Time
-	Grace time.Duration
-	// Reason and Message become the pod's status; empty for a plain deletion.
-	Reason  string
-	Message string
-}
-
-// Deadline is when patience ends.
-func (s *Stop) Deadline() time.Time { return s.Since.Add(s.Grace) }
-
-// Cause says why a pod ends.
-type Cause int
-
-const (
-	Deleted   Cause = iota // the API or the static folder no longer wants it
-	Completed              // its containers are done
-	Evicted                // the node needs its resources, or it outlived activeDeadlineSeconds
-	Rejected               // the node does not admit it
-	Orphaned               // it runs and nobody knows it
-)
-
-func (c Cause) String() string {
-	return [...]string{"deleted", "completed", "evicted", "rejected", "orphaned"}[c]
-}
-
-// Work is what a worker is doing to one container right now.
-type Work int
-
-const (
-	Idle Work = iota
-	Pulling
-	Starting
-	Killing
-)
-
-func (w Work) String() string { return [...]string{"idle", "pulling", "starting", "killing"}[w] }
-
-// Verdict is what the probes say of one running container. Started is true without a startup probe.
-type Verdict struct {
-	Started        bool
-	StartupFailed  bool
-	LivenessFailed bool
-}
-
-// Observed is what a pod is, and what is under way for it.
-type Observed struct {
-	State        podstate.Pod
-	VolumesReady bool
-	NetworkReady bool
-	// SandboxBusy: a sandbox is being made or stopped. SandboxRetryAt: the last attempt failed, not before then.
-	SandboxBusy    bool
-	SandboxRetryAt time.Time
-	// SandboxesDown are those that were stopped, network and all.
-	SandboxesDown map[string]bool
-	// Work, by container name; RetryAt, after a failure; Images, for which containers the image is there and checked.
-	Work    map[string]Work
-	RetryAt map[string]time.Time
-	Images  map[string]bool
-	// NextRestart is the restart count for a container of which the runtime has no trace but the API has.
-	NextRestart map[string]int32
-	// Failed are Created containers whose start was tried and failed: not to be resumed.
-	Failed map[string]bool
-	// Probes, by container ID.
-	Probes map[string]Verdict
-}
-
-// Start asks for one container. ResumeID names a created container that only needs starting.
-type Start struct {
-	Name         string
-	SandboxID    string
-	RestartCount int32
-	CrashCount   int32
-	ResumeID     string
-}
-
-// Kill asks for the end of one container within Grace, preStop included.
-type Kill struct {
-	Name    string
-	ID      string
-	Grace   time.Duration
-	Reason  KillReason
-	Message string
-}
-
-// KillReason says why a container is killed.
-type KillReason int
-
-const (
-	KillStop KillReason = iota
-	KillChanged
-	KillLiveness
-	KillStartup
-	KillSandbox
-)
-
-func (r KillReason) String() string {
-	return [...]string{"stop", "changed", "liveness", "startup", "sandbox"}[r]
-}
-
-// Backoff is a container that waits to be started again.
-type Backoff struct {
-	Until time.Time
-	Delay time.Duration
-}
-
-// Actions is what to do next. The zero value means nothing.
-type Actions struct {
-	CreateSandbox  bool
-	SandboxAttempt uint32
-	StopSandboxes  []string
-	Pull           []string
-	Start          []Start
-	Kill           []Kill
-	// Backoff tells which containers wait for their back-off, by name.
-	Backoff map[string]Backoff
-	// Done: the pod has come to its end by itself, in this phase.
-	Done v1.PodPhase
-	// Torn: a stopping pod has nothing left in the runtime that runs.
-	Torn bool
-	// Again is when to plan again even if nothing happens; zero: no need.
-	Again time.Time
-	// Note is something to tell the user once.
-	Note Note
-}
-
-// Note is an Event worth a word beyond the actions themselves.
-type Note int
-
-const (
-	NoNote Note = iota
-	NoteSandboxChanged
-	NoteNoNetwork
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // Crash back-off as kubelet's CrashLoopBackOff: first restart at once, then 10 s doubling to 5 min, forgotten after 10
@@ -301,7 +158,7 @@ func (p *planner) prefetch() {
 	}
 	for i := range spec.Containers {
 		c := &spec.Containers[i]
-		if prev := p.o.State.Latest(c.Name); prev == nil || Restarts(p.d.Pod, c, container.KindApp, prev) {
+		if prev := p.o.State.Latest(c.Name); prev == nil || Restarts(p.d.Pod, c, podspec.KindApp, prev) {
 			p.want(c, prev)
 		}
 	}
@@ -337,7 +194,7 @@ func (p *planner) initialised(act bool) bool {
 		c := &spec.InitContainers[i]
 		cs := p.o.State.LatestIn(c.Name, p.sandbox)
 		ok := false
-		if container.IsSidecar(c) {
+		if podspec.IsSidecar(c) {
 			ok = p.sidecar(c, cs, act)
 		} else {
 			ok = p.init(c, cs, act)
@@ -352,7 +209,7 @@ func (p *planner) initialised(act bool) bool {
 // sidecars keeps the restartable init containers before index n running.
 func (p *planner) sidecars(n int) {
 	for i := range p.d.Pod.Spec.InitContainers[:n] {
-		if c := &p.d.Pod.Spec.InitContainers[i]; container.IsSidecar(c) {
+		if c := &p.d.Pod.Spec.InitContainers[i]; podspec.IsSidecar(c) {
 			p.sidecar(c, p.o.State.LatestIn(c.Name, p.sandbox), true)
 		}
 	}
@@ -382,7 +239,7 @@ func (p *planner) init(c *v1.Container, cs *podstate.Container, act bool) bool {
 	case cs.State == podstate.Running:
 	case cs.ExitCode == 0:
 		return p.o.Work[c.Name] == Idle
-	case Restarts(p.d.Pod, c, container.KindInit, cs):
+	case Restarts(p.d.Pod, c, podspec.KindInit, cs):
 		if act {
 			p.want(c, cs)
 		}
@@ -400,7 +257,7 @@ func (p *planner) apps() {
 		cs := p.o.State.Latest(c.Name)
 		if cs != nil && cs.State == podstate.Running && cs.SandboxID == p.sandbox {
 			p.mustDie(c, cs)
-		} else if !hookAhead && (cs == nil || cs.State != podstate.Exited || Restarts(p.d.Pod, c, container.KindApp, cs)) {
+		} else if !hookAhead && (cs == nil || cs.State != podstate.Exited || Restarts(p.d.Pod, c, podspec.KindApp, cs)) {
 			p.want(c, cs)
 		}
 		// Containers start in the order of the list, and one with a postStart hook holds back those after it until the
@@ -420,7 +277,7 @@ func (p *planner) mustDie(c *v1.Container, cs *podstate.Container) bool {
 	}
 	v := p.o.Probes[cs.ID]
 	switch {
-	case cs.Hash != "" && cs.Hash != container.Hash(c):
+	case cs.Hash != "" && cs.Hash != podspec.Hash(c):
 		p.kill(cs, KillChanged, p.specGrace(), fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
 	case v.StartupFailed:
 		p.kill(cs, KillStartup, p.probeGrace(c.StartupProbe), fmt.Sprintf("Container %s failed startup probe, will be restarted", c.Name))
@@ -525,10 +382,10 @@ func (p *planner) outcome(sandbox string) (v1.PodPhase, bool) {
 		for i := range spec.InitContainers {
 			c := &spec.InitContainers[i]
 			cs := p.o.State.Latest(c.Name)
-			if container.IsSidecar(c) || cs == nil || cs.State != podstate.Exited || cs.ExitCode == 0 {
+			if podspec.IsSidecar(c) || cs == nil || cs.State != podstate.Exited || cs.ExitCode == 0 {
 				continue
 			}
-			if !Restarts(p.d.Pod, c, container.KindInit, cs) {
+			if !Restarts(p.d.Pod, c, podspec.KindInit, cs) {
 				return v1.PodFailed, true
 			}
 		}
@@ -540,7 +397,7 @@ func (p *planner) outcome(sandbox string) (v1.PodPhase, bool) {
 	for i := range spec.Containers {
 		c := &spec.Containers[i]
 		cs := p.o.State.Latest(c.Name)
-		if cs == nil || cs.State != podstate.Exited || p.o.Work[c.Name] != Idle || Restarts(p.d.Pod, c, container.KindApp, cs) {
+		if cs == nil || cs.State != podstate.Exited || p.o.Work[c.Name] != Idle || Restarts(p.d.Pod, c, podspec.KindApp, cs) {
 			return "", false
 		}
 		if cs.ExitCode != 0 {
@@ -551,11 +408,11 @@ func (p *planner) outcome(sandbox string) (v1.PodPhase, bool) {
 }
 
 // Restarts tells whether a dead container is to be started again, by its own rules and policy, then the pod's.
-func Restarts(pod *v1.Pod, c *v1.Container, kind container.Kind, cs *podstate.Container) bool {
+func Restarts(pod *v1.Pod, c *v1.Container, kind podspec.Kind, cs *podstate.Container) bool {
 	switch kind {
-	case container.KindSidecar:
+	case podspec.KindSidecar:
 		return true
-	case container.KindEphemeral:
+	case podspec.KindEphemeral:
 		return false
 	}
 	for _, r := range c.RestartPolicyRules {
@@ -577,5 +434,5 @@ func Restarts(pod *v1.Pod, c *v1.Container, kind container.Kind, cs *podstate.Co
 	case v1.RestartPolicyOnFailure:
 		return cs.ExitCode != 0
 	}
-	return kind != container.KindInit || cs.ExitCode != 0
+	return kind != podspec.KindInit || cs.ExitCode != 0
 }

@@ -6,8 +6,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // stop plans the end: app and init containers at once, then sidecars one by one against the order of the list, then the
@@ -21,7 +21,7 @@ func (p *planner) stop() {
 	ordinary := false
 	sidecars := map[string]*podstate.Container{}
 	for _, c := range running {
-		if spec := p.spec(c.Name); spec != nil && container.IsSidecar(spec) && !late {
+		if spec := p.spec(c.Name); spec != nil && podspec.IsSidecar(spec) && !late {
 			if _, dup := sidecars[c.Name]; !dup {
 				sidecars[c.Name] = c
 				continue
@@ -78,6 +78,6 @@ func (p *planner) othersBusy(sidecars map[string]*podstate.Container) bool {
 }
 
 func (p *planner) spec(name string) *v1.Container {
-	c, _ := container.Find(&p.d.Pod.Spec, name)
+	c, _ := podspec.Find(&p.d.Pod.Spec, name)
 	return c
 }

@@ -9,8 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
-	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 var t0 = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -43,7 +43,7 @@ func sb(id string, ready bool) podstate.Sandbox {
 
 func ran(name, sandbox string, state podstate.State, exit int32) podstate.Container {
 	spec := app(name)
-	c := podstate.Container{ID: name + "-id", Name: name, SandboxID: sandbox, State: state, ExitCode: exit, StartedAt: t0, CreatedAt: t0, Hash: container.Hash(&spec)}
+	c := podstate.Container{ID: name + "-id", Name: name, SandboxID: sandbox, State: state, ExitCode: exit, StartedAt: t0, CreatedAt: t0, Hash: podspec.Hash(&spec)}
 	if state == podstate.Exited {
 		c.FinishedAt = at(1)
 	}
@@ -387,7 +387,7 @@ func TestRestartsByContainerRule(t *testing.T) {
 	}}
 	p := pod(v1.RestartPolicyAlways, nil, c)
 	for code, want := range map[int32]bool{42: true, 1: false, 0: false} {
-		if got := Restarts(p, &c, container.KindApp, &podstate.Container{ExitCode: code}); got != want {
+		if got := Restarts(p, &c, podspec.KindApp, &podstate.Container{ExitCode: code}); got != want {
 			t.Errorf("Restarts after exit code %d = %v, want %v", code, got, want)
 		}
 	}

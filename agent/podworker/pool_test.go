@@ -19,8 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
-	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // edges is everything around a pool, in memory. Calls take the time that they are told to and are recorded with the
@@ -116,9 +116,9 @@ func (e *edges) StartContainer(ctx context.Context, p *v1.Pod, _ *podstate.Pod, 
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	spec, _ := container.Find(&p.Spec, s.Name)
+	spec, _ := podspec.Find(&p.Spec, s.Name)
 	c := podstate.Container{ID: e.id(), Name: s.Name, SandboxID: s.SandboxID, State: podstate.Running, CreatedAt: time.Now(), StartedAt: time.Now(),
-		RestartCount: s.RestartCount, CrashCount: s.CrashCount, Hash: container.Hash(spec)}
+		RestartCount: s.RestartCount, CrashCount: s.CrashCount, Hash: podspec.Hash(spec)}
 	if e.exitWith != nil {
 		c.State, c.ExitCode, c.FinishedAt = podstate.Exited, *e.exitWith, time.Now()
 	}

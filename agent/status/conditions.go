@@ -8,8 +8,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/reevehq/reeve/agent/container"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
 )
 
 // Owned are the conditions that the node writes; all others on a pod belong to somebody else and are left as they are.
@@ -93,7 +93,7 @@ func (g *generator) containersReady(out *v1.PodStatus) v1.PodCondition {
 	}
 	var unready []string
 	for i := range out.InitContainerStatuses {
-		if s := &out.InitContainerStatuses[i]; container.IsSidecar(&g.spec.InitContainers[i]) && !s.Ready {
+		if s := &out.InitContainerStatuses[i]; podspec.IsSidecar(&g.spec.InitContainers[i]) && !s.Ready {
 			unready = append(unready, s.Name)
 		}
 	}

@@ -8,8 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/reevehq/reeve/agent/container"
-	"github.com/reevehq/reeve/agent/podstate"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // Input is everything a pod's status is made of.
@@ -49,20 +50,20 @@ func Generate(in Input) v1.PodStatus {
 	hasInit := len(g.spec.InitContainers) > 0
 	for i := range g.spec.InitContainers {
 		c := &g.spec.InitContainers[i]
-		kind := container.KindInit
-		if container.IsSidecar(c) {
-			kind = container.KindSidecar
+		kind := podspec.KindInit
+		if podspec.IsSidecar(c) {
+			kind = podspec.KindSidecar
 		}
 		out.InitContainerStatuses = append(out.InitContainerStatuses, g.container(c, kind, hasInit, in.Old.InitContainerStatuses))
 	}
 	for i := range g.spec.Containers {
 		out.ContainerStatuses = append(out.ContainerStatuses,
-			g.container(&g.spec.Containers[i], container.KindApp, hasInit, in.Old.ContainerStatuses))
+			g.container(&g.spec.Containers[i], podspec.KindApp, hasInit, in.Old.ContainerStatuses))
 	}
 	for i := range g.spec.EphemeralContainers {
 		c := v1.Container(g.spec.EphemeralContainers[i].EphemeralContainerCommon)
 		out.EphemeralContainerStatuses = append(out.EphemeralContainerStatuses,
-			g.container(&c, container.KindEphemeral, false, in.Old.EphemeralContainerStatuses))
+			g.container(&c, podspec.KindEphemeral, false, in.Old.EphemeralContainerStatuses))
 	}
 	g.phase(&out)
 	g.conditions(&out)
@@ -112,7 +113,7 @@ func find(list []v1.ContainerStatus, name string) *v1.ContainerStatus {
 	return nil
 }
 
-func (g *generator) container(c *v1.Container, kind container.Kind, hasInit bool, oldList []v1.ContainerStatus) v1.ContainerStatus {
+func (g *generator) container(c *v1.Container, kind podspec.Kind, hasInit bool, oldList []v1.ContainerStatus) v1.ContainerStatus {
 	in := &g.in
 	old := find(oldList, c.Name)
 	cs := in.State.Latest(c.Name)
@@ -163,7 +164,7 @@ func (g *generator) container(c *v1.Container, kind container.Kind, hasInit bool
 			out.LastTerminationState = v1.ContainerState{Terminated: t}
 		} else {
 			out.State.Terminated = t
-			out.Ready = kind == container.KindInit && visible.ExitCode == 0
+			out.Ready = kind == podspec.KindInit && visible.ExitCode == 0
 		}
 	}
 	return out
@@ -203,12 +204,12 @@ func (g *generator) unseen(c *v1.Container, hasInit bool, old *v1.ContainerStatu
 	out.State.Waiting = &w
 }
 
-func (g *generator) runningDetails(c *v1.Container, kind container.Kind, cs *podstate.Container, out *v1.ContainerStatus) {
+func (g *generator) runningDetails(c *v1.Container, kind podspec.Kind, cs *podstate.Container, out *v1.ContainerStatus) {
 	switch kind {
-	case container.KindApp, container.KindSidecar:
+	case podspec.KindApp, podspec.KindSidecar:
 		started, ready := g.in.Probed(c, cs.ID)
 		out.Started, out.Ready = &started, ready
-	case container.KindEphemeral:
+	case podspec.KindEphemeral:
 		out.Started = nil
 		return
 	}
@@ -304,7 +305,7 @@ func (g *generator) incomplete(out *v1.PodStatus) []string {
 	for i := range out.InitContainerStatuses {
 		s := &out.InitContainerStatuses[i]
 		ok := s.Ready
-		if container.IsSidecar(&g.spec.InitContainers[i]) {
+		if podspec.IsSidecar(&g.spec.InitContainers[i]) {
 			ok = s.Started != nil && *s.Started
 		}
 		if !ok {

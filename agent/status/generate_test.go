@@ -10,8 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"github.com/reevehq/reeve/agent/podstate"
 	"github.com/reevehq/reeve/agent/podworker"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 var now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)

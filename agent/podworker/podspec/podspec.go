@@ -1,6 +1,12 @@
-package container
+package podspec
 
-import v1 "k8s.io/api/core/v1"
+import (
+	"encoding/json"
+	"hash/fnv"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+)
 
 // Kind says which list of the pod's spec a container is in.
 type Kind int
@@ -45,4 +51,12 @@ func Find(spec *v1.PodSpec, name string) (*v1.Container, Kind) {
 		}
 	}
 	return nil, KindNone
+}
+
+// Hash identifies what may not change in a running container: its name and image.
+func Hash(c *v1.Container) string {
+	h := fnv.New32a()
+	b, _ := json.Marshal([2]string{c.Name, c.Image})
+	_, _ = h.Write(b)
+	return strconv.FormatUint(uint64(h.Sum32()), 16)
 }
