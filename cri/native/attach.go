@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -123,7 +124,7 @@ func (a streams) Attach(ctx context.Context, id string, in io.Reader, out, errOu
 	if errOut != nil {
 		stderr = errOut
 	}
-	if err := at.Copy(stdout, stderr); err != nil && ctx.Err() == nil {
+	if err := at.Copy(stdout, stderr); err != nil && ctx.Err() == nil && !errors.Is(err, logpump.ErrSink) {
 		return err
 	}
 	return nil

@@ -290,13 +290,14 @@ func TestEvents(t *testing.T) {
 	if err := g.RemovePodSandbox(ctx, sb); err != nil {
 		t.Fatal(err)
 	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	close(ch)
 	var got []string
-	for ev := range ch {
+	for last := ""; last != "sandbox 3"; last = got[len(got)-1] {
+		var ev *runtimeapi.ContainerEventResponse
+		select {
+		case ev = <-ch:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("only %v came", got)
+		}
 		who := "sandbox"
 		if ev.ContainerId == id {
 			who = "container"
@@ -307,6 +308,10 @@ func TestEvents(t *testing.T) {
 				t.Errorf("event without its pod: %v", ev)
 			}
 		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 	if want := "sandbox 0,sandbox 1,container 0,container 1,container 2,sandbox 2,container 3,sandbox 3"; strings.Join(got, ",") != want {
 		t.Errorf("got %v", got)

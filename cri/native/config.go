@@ -79,6 +79,7 @@ type Config struct {
 // Deadlines of calls to others. A hung shim or plugin then blocks only its own pod, and not for ever.
 const (
 	callTimeout     = 30 * time.Second // a metadata call to containerd; milliseconds unless its disk is stuck
+	statusTimeout   = 5 * time.Second  // "is it there?": longer than a restart of containerd takes
 	createTimeout   = 2 * time.Minute  // making a task: a cold page cache and 80 pods at once
 	networkTimeout  = 2 * time.Minute  // ADD or DEL of a plugin, as the kubelet allows a sandbox
 	cleanupTimeout  = 2 * time.Minute  // undoing a failed set-up

@@ -38,10 +38,11 @@ type Runtime struct {
 	host    *spec.Host
 	cgroups *cgroup.Host
 
-	client *containerd.Client
-	tasks  tasks.TasksClient
-	conts  containers.Store
-	snaps  snapshots.Snapshotter
+	client  *containerd.Client
+	version string // containerd's, at start
+	tasks   tasks.TasksClient
+	conts   containers.Store
+	snaps   snapshots.Snapshotter
 
 	pump     pumpClient
 	pumpSup  *logpump.Supervisor
@@ -129,17 +130,22 @@ func (r *Runtime) connect(ctx context.Context) error {
 		grpc.WithContextDialer(dialer.ContextDialer),
 		// Many small calls: containerd's client default of 32 KiB buffers each way is for layers.
 		grpc.WithReadBufferSize(8 << 10), grpc.WithWriteBufferSize(8 << 10),
+		// A call that meets a containerd being restarted waits for it, within its own deadline, instead of failing a pod.
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
 	})
 	probe, err := containerd.New(address, dial)
 	if err != nil {
 		return fmt.Errorf("connect to containerd at %q: %w", address, err)
 	}
 	defer probe.Close()
-	cctx, cancel := context.WithTimeout(ctx, callTimeout)
+	cctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	if _, err := probe.Version(cctx); err != nil {
+	v, err := probe.Version(cctx)
+	if err != nil {
 		return fmt.Errorf("containerd at %q does not answer: %w", address, err)
 	}
+	// Debian's build says "1.6.20~ds1"; clients parse a semantic version.
+	r.version, _, _ = strings.Cut(strings.TrimPrefix(v.Version, "v"), "~")
 	plugins, err := probe.IntrospectionService().Plugins(cctx)
 	if err != nil {
 		return fmt.Errorf("ask containerd for its plugins: %w", err)

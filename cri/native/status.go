@@ -3,30 +3,20 @@ package native
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
-	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Version names the runtime "containerd" with containerd's version: nodeInfo's containerd://1.6.20 and container IDs of
 // the form containerd://… are what users' tools parse.
-func (r *Runtime) Version(ctx context.Context, _ string) (*runtimeapi.VersionResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	v, err := r.client.Version(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ask containerd for its version: %w", err)
-	}
-	// Debian's build says "1.6.20~ds1"; clients parse a semantic version.
-	number, _, _ := strings.Cut(strings.TrimPrefix(v.Version, "v"), "~")
-	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "containerd", RuntimeVersion: number, RuntimeApiVersion: "v1"}, nil
+func (r *Runtime) Version(context.Context, string) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "containerd", RuntimeVersion: r.version, RuntimeApiVersion: "v1"}, nil
 }
 
 // Status says whether containerd and logpump answer, and whether pods can be connected.
 func (r *Runtime) Status(ctx context.Context, verbose bool) (*runtimeapi.StatusResponse, error) {
-	cctx, cancel := context.WithTimeout(ctx, callTimeout)
+	cctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	rt := &runtimeapi.RuntimeCondition{Type: runtimeapi.RuntimeReady, Status: true}
 	cv, err := r.client.Version(cctx)

@@ -216,8 +216,9 @@ func TestPortForward(t *testing.T) {
 	g := newRig(t)
 	ctx := t.Context()
 	sb := g.sandbox("web")
-	id := g.run(sb, containerConfig("c", nil, "sh", "-c", "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello from the pod' | nc -l -p 8080 127.0.0.1 >/dev/null; done"))
-	_ = id
+	id := g.run(sb, containerConfig("c", nil, "sh", "-c", "echo -n hello from the pod > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp"))
+	// A refused connection would make the client give up altogether.
+	waitFor(t, func() bool { return strings.Contains(g.output(id, "cat", "/proc/net/tcp"), ":1F90 00000000:0000 0A") })
 	resp, err := g.PortForward(ctx, &runtimeapi.PortForwardRequest{PodSandboxId: sb, Port: []int32{8080, 9999}})
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +258,11 @@ func TestPortForward(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		return string(b), err
 	}
-	waitFor(t, func() bool { b, _ := get(0); return b == "hello from the pod" })
+	for range 3 {
+		if b, err := get(0); err != nil || b != "hello from the pod" {
+			t.Errorf("got %q, %v", b, err)
+		}
+	}
 	close(stop)
 	<-done
 	if _, err := dialIn(ctx, mustSandbox(t, g, sb).rec.NetNS, 9999); err == nil || !strings.Contains(err.Error(), "refused") {

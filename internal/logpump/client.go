@@ -130,6 +130,9 @@ func (c Client) Exit(ctx context.Context, force bool) error {
 	return err
 }
 
+// ErrSink is wrapped by Copy when the output could not be passed on, usually because its reader has left.
+var ErrSink = errors.New("pass on output")
+
 // Attachment is a live view of a container's output, from the moment of Attach on.
 type Attachment struct {
 	conn net.Conn
@@ -169,7 +172,7 @@ func (a *Attachment) Copy(stdout, stderr io.Writer) error {
 			w = io.Discard
 		}
 		if _, err := io.CopyN(w, a.r, int64(binary.BigEndian.Uint32(head[1:]))); err != nil {
-			return fmt.Errorf("pass on output: %w", err)
+			return fmt.Errorf("%w: %w", ErrSink, err)
 		}
 	}
 }
