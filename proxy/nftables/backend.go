@@ -1,0 +1,197 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"github.com/reevehq/reeve/proxy/plan"
+)
+
+// kernel is what the backend needs of nftables: a knftables.Interface bound to its table.
+type kernel interface {
+	NewTransaction() *knftables.Transaction
+	Run(ctx context.Context, tx *knftables.Transaction) error
+	ListAll(ctx context.Context) (map[string][]string, error)
+	ListRules(ctx context.Context, chain string) ([]*knftables.Rule, error)
+	ListElements(ctx context.Context, objectType, name string) ([]*knftables.Element, error)
+}
+
+// Backend keeps one family's table. Not safe for concurrent use; one loop owns it.
+type Backend struct {
+	cfg   Config
+	nft   kernel
+	state *state // as far as this process knows
+}
+
+// New makes a backend that knows nothing of the kernel yet: its first Apply must be a full one.
+func New(cfg Config, nft kernel) *Backend { return &Backend{cfg: cfg, nft: nft, state: newState()} }
+
+// Family of the rules.
+func (b *Backend) Family() plan.Family { return b.cfg.Family }
+
+// SetFacts replaces what the rules depend on beside Services. The next Apply must be a full one.
+func (b *Backend) SetFacts(f plan.Facts) { b.cfg.Facts = f }
+
+// Rejected is empty: what Services are made of, elements of typed maps, no kernel that takes the table refuses.
+func (b *Backend) Rejected() map[plan.Name]error { return nil }
+
+// Rules counts what is in the table: "rules" do not grow with Services, "elements" do.
+func (b *Backend) Rules() map[string]int {
+	rules := 0
+	for _, c := range b.chains() {
+		rules += len(c.rules)
+	}
+	return map[string]int{"rules": rules, "elements": b.state.elements}
+}
+
+// Apply brings the table from what the last successful Apply made to what changes say: a Service's plan, or nil for a
+// Service that is gone, in one transaction of only the elements that differ. With full, changes are all Services, the
+// table is listed first, and the difference to what it really holds is written; where that fails (another version's
+// table), the table is replaced, still in one transaction. After an error the next Apply must be full. The plans must
+// not be changed afterwards.
+func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
+	if full {
+		return b.applyFull(ctx, changes)
+	}
+	d := b.state.change(b.cfg, changes)
+	if d.empty() {
+		return nil
+	}
+	tx := b.nft.NewTransaction()
+	for _, o := range sorted(d.newObjects) {
+		b.create(tx, o)
+	}
+	b.writeElements(tx, d.remove, d.add)
+	for _, o := range slices.Backward(sorted(d.unusedObjects)) {
+		drop(tx, o)
+	}
+	if err := b.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("change table %q: %w", b.cfg.Table, err)
+	}
+	if d.forgetsAffinity {
+		return b.forgetClients(ctx)
+	}
+	return nil
+}
+
+// chains are all that the state needs, each after those that it jumps to.
+func (b *Backend) chains() []chain {
+	out := b.cfg.fixedChains()
+	for o := range b.state.uses {
+		if !o.isMap {
+			out = append(out, b.cfg.numberedChain(o.name))
+		}
+	}
+	return out
+}
+
+// sorted puts maps before the chains that look them up.
+func sorted(in []object) []object {
+	slices.SortFunc(in, func(a, b object) int {
+		switch {
+		case a.isMap == b.isMap:
+			return strings.Compare(a.name, b.name)
+		case a.isMap:
+			return -1
+		}
+		return 1
+	})
+	return in
+}
+
+func (b *Backend) create(tx *knftables.Transaction, o object) {
+	if o.isMap {
+		tx.Add(b.cfg.numberedMap(o.name))
+		return
+	}
+	writeChain(tx, b.cfg.numberedChain(o.name))
+}
+
+func writeChain(tx *knftables.Transaction, c chain) {
+	tx.Add(&c.Chain)
+	writeRules(tx, c)
+}
+
+func writeRules(tx *knftables.Transaction, c chain) {
+	for _, r := range c.rules {
+		tx.Add(&knftables.Rule{Chain: c.Name, Rule: r})
+	}
+}
+
+// drop removes a map or an unreferenced chain. Maps go after the chains that look them up.
+func drop(tx *knftables.Transaction, o object) {
+	if o.isMap {
+		tx.Delete(&knftables.Map{Name: o.name})
+		return
+	}
+	tx.Flush(&knftables.Chain{Name: o.name})
+	tx.Delete(&knftables.Chain{Name: o.name})
+}
+
+func (b *Backend) writeElements(tx *knftables.Transaction, remove, add map[slot]content) {
+	for _, at := range slots(remove) {
+		tx.Delete(toElement(at, remove[at]))
+	}
+	for _, at := range slots(add) {
+		tx.Add(toElement(at, add[at]))
+	}
+}
+
+// slots in a fixed order, so that transactions can be compared.
+func slots(m map[slot]content) []slot {
+	out := make([]slot, 0, len(m))
+	for at := range m {
+		out = append(out, at)
+	}
+	slices.SortFunc(out, func(a, b slot) int {
+		if c := strings.Compare(a.in, b.in); c != 0 {
+			return c
+		}
+		return strings.Compare(a.key, b.key)
+	})
+	return out
+}
+
+const concat = " . "
+
+func toElement(at slot, c content) *knftables.Element {
+	e := &knftables.Element{Key: strings.Split(at.key, concat)}
+	if c.comment != "" {
+		e.Comment = &c.comment
+	}
+	if isSet(at.in) {
+		e.Set = at.in
+		return e
+	}
+	e.Map = at.in
+	if c.value != "" {
+		e.Value = strings.Split(c.value, concat)
+	}
+	return e
+}
+
+// Intact looks for a foreign flush: whether each chain has as many rules as it should. One run of nft, whose time does not
+// grow with Services. Elements that others remove are found by the slow full resync, or when a change of theirs fails.
+func (b *Backend) Intact(ctx context.Context) (bool, error) {
+	rules, err := b.nft.ListRules(ctx, "")
+	switch {
+	case knftables.IsNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("list rules of table %q: %w", b.cfg.Table, err)
+	}
+	have := map[string]int{}
+	for _, r := range rules {
+		have[r.Chain]++
+	}
+	for _, c := range b.chains() {
+		if have[c.Name] != len(c.rules) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
