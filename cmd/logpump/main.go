@@ -9,9 +9,13 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/reevehq/reeve/internal/logpump"
 )
+
+// lockPatience is less than the time that whoever started us waits for an answer.
+const lockPatience = 4 * time.Second
 
 func main() {
 	dir := flag.String("dir", "", "state folder: FIFOs, state and the control socket")
@@ -36,9 +40,16 @@ func run(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		fmt.Fprintf(os.Stderr, "logpump: another one serves %s\n", dir)
-		return nil
+	// A predecessor that was just killed may still hold the lock for a moment.
+	for end := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			fmt.Fprintf(os.Stderr, "logpump: another one serves %s\n", dir)
+			return nil
+		}
 	}
 	return newPump(dir).serve()
 }
