@@ -47,7 +47,7 @@ help: ## list the targets
 build: parts ## bin/reeve: static, stripped, with the other programs and images inside (RACE=1: bin/race/reeve)
 	@mkdir -p $(BIN) $(PAYLOAD)
 	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve-controlplane ./cmd/controlplane
-	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl ./cmd/kubectl
+	CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o $(BIN)/kubectl ./cmd/kubectl
 	@for f in reeve-controlplane kubectl; do go run ./internal/rolebin/pack -dir $(PAYLOAD) $(BIN)/$$f; done
 	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/reeve ./cmd/reeve
 

@@ -1,3 +1,5 @@
+//go:build ignore
+
 /*
  * pause holds a pod's namespaces open and, as process 1 of a shared PID namespace, reaps what dies in it.
  *

@@ -32,13 +32,7 @@ func Create(dir, name string) (string, error) {
 	}
 	_ = f.Close()
 
-	failed := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, and no other goroutine ever runs in the new namespace.
-		runtime.LockOSThread()
-		failed <- enterAndPin(path)
-	}()
-	if err := <-failed; err != nil {
+	if err := onOwnThread(func() error { return enterAndPin(path) }); err != nil {
 		return "", errors.Join(fmt.Errorf("create network namespace %q: %w", path, err), os.Remove(path))
 	}
 	return path, nil
@@ -130,14 +124,36 @@ func Do(path string, fn func() error) error {
 		return fmt.Errorf("open network namespace %q: %w", path, err)
 	}
 	defer unix.Close(fd)
+	return onOwnThread(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace %q: %w", path, err)
+		}
+		return fn()
+	})
+}
+
+// onOwnThread runs fn, which changes its thread's network namespace, and takes the thread back. One that cannot go back
+// stays locked and ends with its goroutine, so that no other goroutine ever runs in the wrong namespace. Letting every
+// thread end would be simpler, but the process's first thread does not end: it would stop there, and /proc/self would
+// show the pod's namespace as the process's own.
+func onOwnThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked, as in Create
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace %q: %w", path, err)
+		runtime.LockOSThread()
+		home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("open own network namespace: %w", err)
 			return
 		}
-		done <- fn()
+		defer unix.Close(home)
+		err = fn()
+		if back := unix.Setns(home, unix.CLONE_NEWNET); back != nil {
+			done <- errors.Join(err, fmt.Errorf("return to own network namespace: %w", back))
+			return
+		}
+		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }

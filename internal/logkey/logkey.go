@@ -1,4 +1,3 @@
-// Package logkey names the keys of structured log lines, so that one thing has one key everywhere.
 package logkey
 
 // Keys are lowerCamelCase. Values that are secrets, tokens or environment values are never logged.

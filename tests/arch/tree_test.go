@@ -94,7 +94,7 @@ func goFiles(t *testing.T) []file {
 }
 
 func TestEveryPackageSaysWhatItIs(t *testing.T) {
-	type state struct{ doc, docFile bool }
+	type state struct{ doc, docFile, program bool }
 	packages := map[string]*state{}
 	for _, f := range goFiles(t) {
 		if f.test {
@@ -108,6 +108,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		if f.ast.Doc != nil && len(f.ast.Doc.Text()) > 40 {
 			s.doc = true
 		}
+		s.program = s.program || f.ast.Name.Name == "main"
 		if path.Base(f.path) == "doc.go" {
 			s.docFile = true
 		}
@@ -117,7 +118,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		if !s.doc {
 			t.Errorf("%s has no package comment that says what it owns", dir)
 		}
-		if !s.docFile && !strings.HasPrefix(dir, "cmd/") {
+		if !s.docFile && !s.program {
 			t.Errorf("%s has no doc.go", dir)
 		}
 	}

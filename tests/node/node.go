@@ -30,6 +30,7 @@ type Node struct {
 	Dir, Bin string
 	args     []string
 
+	closed bool
 	server *exec.Cmd
 	exited chan error
 	notify *net.UnixConn
@@ -52,7 +53,7 @@ func New(t testing.TB, flags ...string) *Node {
 		t.Fatal(err)
 	}
 	n.listenNotify()
-	t.Cleanup(n.remove)
+	t.Cleanup(n.Close)
 	return n
 }
 
@@ -136,8 +137,12 @@ func (n *Node) KillServer() {
 	n.server = nil
 }
 
-// remove ends whatever still runs and removes everything.
-func (n *Node) remove() {
+// Close ends whatever still runs and removes everything. New arranges for it; calling it earlier is fine.
+func (n *Node) Close() {
+	if n.closed {
+		return
+	}
+	n.closed = true
 	if n.server != nil {
 		n.server.Process.Signal(syscall.SIGTERM)
 		select {
@@ -192,17 +197,20 @@ func (n *Node) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TryKubectl runs kubectl and returns what it printed, errors included.
+// TryKubectl runs kubectl and returns what it printed on standard output; on failure, all of what it printed, in the
+// error too.
 func (n *Node) TryKubectl(stdin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), ExecTimeout)
 	defer cancel()
 	cmd := n.KubectlCommand(ctx, args...)
 	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, out)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		all := stdout.String() + stderr.String()
+		return all, fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, all)
 	}
-	return string(out), nil
+	return stdout.String(), nil
 }
 
 // Kubectl runs kubectl, fails the test when it fails, and returns what it printed.
