@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 )
@@ -19,17 +20,15 @@ var parts = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp("", "reeve-parts-")
-	if err != nil {
-		return "", err
-	}
+	// One folder for all runs: imagebuild replaces files atomically, and only when they change.
+	dir := filepath.Join(os.TempDir(), "reeve-parts-"+strconv.Itoa(os.Getuid()))
 	cmd := exec.Command("go", "run", "./internal/imagebuild", "-o", dir)
 	cmd.Dir = string(root[:len(root)-1])
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.Stderr.Write(out)
 		return "", err
 	}
-	return dir, os.Chmod(filepath.Join(dir, "logpump"), 0o755)
+	return dir, nil
 })
 
 // BuildParts builds pause, the demo image and logpump from source, once a test process.
