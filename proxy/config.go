@@ -16,11 +16,22 @@ import (
 // Mode is a backend's name, as kube-proxy's --proxy-mode and /proxyMode have it.
 type Mode string
 
-// The modes. Auto is the best that this host allows.
+// The modes. Auto is iptables where the host has it, else nftables, which needs kernel 5.13 and nft 1.0.1. IPTables lets
+// Services' traffic pass hosts whose own rules drop what they forward; NFTables cannot, and is much faster with many
+// Services.
 const (
 	ModeAuto     Mode = "auto"
 	ModeIPTables Mode = "iptables"
+	ModeNFTables Mode = "nftables"
 )
+
+// other is the mode whose rules may be there from an earlier start.
+func (m Mode) other() Mode {
+	if m == ModeNFTables {
+		return ModeIPTables
+	}
+	return ModeNFTables
+}
 
 // Config is everything that the proxy needs to know. The zero value of a field means its default; Client, NodeName are
 // required.
@@ -30,7 +41,7 @@ type Config struct {
 	// NodeName is this node's name in the API; endpoints with this node name count as local.
 	NodeName string
 	// NodeIPs are the node's own addresses, the primary one first. Their families are the ones proxied, IPv6 only where the
-	// host has ip6tables. Empty: IPv4.
+	// host has ip6tables or nft. Empty: IPv4.
 	NodeIPs []netip.Addr
 	// Mode selects the backend. Default: auto.
 	Mode Mode
@@ -45,14 +56,15 @@ type Config struct {
 	MasqueradeAll bool
 	// MasqueradeBit is the packet mark's bit that asks for masquerading, 0–31. Default (nil): 14, as kube-proxy's.
 	MasqueradeBit *int
-	// ChainPrefix begins the name of every chain. Default: KUBE. At most 8 capital letters, digits or dashes.
+	// ChainPrefix begins the name of every chain; the nftables table is reeve-proxy, or for another prefix than the default
+	// reeve-proxy-<prefix>. Default: KUBE. At most 8 capital letters, digits or dashes.
 	ChainPrefix string
 	// IPTables chooses "nft" or "legacy"; empty takes what the host's iptables is.
 	IPTables string
 	// SyncPeriod is the slow full resync: changes are event-driven, and the canary finds foreign flushes sooner.
 	// Default: 1 h.
 	SyncPeriod time.Duration
-	// CanaryPeriod is how often a foreign flush is looked for. Default: 30 s.
+	// CanaryPeriod is how often a foreign flush is looked for; nftables mode hears of one at once. Default: 30 s.
 	CanaryPeriod time.Duration
 	// MinSyncInterval separates the starts of two programmings; the first after a rest starts at once. Default: 20 ms.
 	MinSyncInterval time.Duration
@@ -90,9 +102,9 @@ func (c Config) complete() (Config, error) {
 	switch c.Mode {
 	case "":
 		c.Mode = ModeAuto
-	case ModeAuto, ModeIPTables:
+	case ModeAuto, ModeIPTables, ModeNFTables:
 	default:
-		errs = append(errs, fmt.Errorf("Mode %q is unknown: use auto or iptables", c.Mode))
+		errs = append(errs, fmt.Errorf("Mode %q is unknown: use auto, iptables or nftables", c.Mode))
 	}
 	if len(c.NodeIPs) == 0 {
 		c.NodeIPs = []netip.Addr{netip.IPv4Unspecified()}

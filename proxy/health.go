@@ -129,7 +129,7 @@ func serve(cfg Config, m *metrics, h *health) (stop func() error, err error) {
 	metricsMux.HandleFunc("/proxyMode", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		fmt.Fprint(w, string(ModeIPTables))
+		fmt.Fprint(w, string(cfg.Mode))
 	})
 	metricsMux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	if err := start("metrics", cfg.MetricsAddress, metricsMux); err != nil {

@@ -22,6 +22,8 @@ type loop struct {
 	pending  map[plan.Name]pendingChange // taken, but not applied in every family yet
 	needFull []bool                      // by backend: nothing can be presumed of the kernel
 	zone     string
+	retired  bool          // the other mode's rules are gone
+	touched  chan struct{} // somebody removed rules; full when the loop has yet to look
 }
 
 // pendingChange remembers what the kernel held before the first change that is not applied yet.
@@ -65,6 +67,11 @@ func (l *loop) run(ctx context.Context) {
 				continue
 			}
 			l.presumeNothing()
+		case <-l.touched:
+			if l.intact(ctx) {
+				continue
+			}
+			l.presumeNothing()
 		}
 		// Changes come in bursts; while one is being programmed the next gathers. The first after a rest does not wait.
 		if !sleep(ctx, l.cfg.MinSyncInterval-time.Since(last)) {
@@ -92,6 +99,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-t.C:
 		return true
+	}
+}
+
+// watch passes on that rules of a family were removed. Where it cannot, the canary remains.
+func (l *loop) watch(ctx context.Context, family plan.Family, w watcher) {
+	err := w.Watch(ctx, func() {
+		select {
+		case l.touched <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		l.cfg.Logger.Warn("Lost the events of foreign changes, looking for them by the clock", logkey.IPFamily, int(family), logkey.Err, err)
 	}
 }
 
@@ -179,6 +199,10 @@ func (l *loop) sync(ctx context.Context) bool {
 	clear(l.pending)
 	l.metrics.synced(now, l.planned)
 	l.health.updated()
+	if !l.retired {
+		l.retired = true
+		retire(ctx, l.cfg, l.cfg.Mode.other())
+	}
 	return true
 }
 
@@ -227,7 +251,7 @@ func (l *loop) apply(ctx context.Context, i int, be backend) bool {
 			l.cfg.Logger.Error("Left out a Service that the kernel's rules cannot express", logkey.Service, name.String(), logkey.Err, err)
 		}
 	}
-	l.metrics.applied(be.Family(), took, full, be.Stats())
+	l.metrics.applied(be.Family(), took, full, be.Rules())
 	if full {
 		l.cfg.Logger.Info("Programmed all Services", logkey.IPFamily, int(be.Family()), "services", len(changes), logkey.Duration, took)
 	} else {

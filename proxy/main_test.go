@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -37,7 +38,11 @@ type world struct {
 func newWorld(t testing.TB, pods int, flavor string) *world {
 	t.Helper()
 	testns.Need(t)
-	testns.NeedBinary(t, "iptables-"+flavor)
+	if flavor == onNFTables {
+		testns.NeedBinary(t, "nft")
+	} else {
+		testns.NeedBinary(t, "iptables-"+flavor)
+	}
 	w := &world{t: t, flavor: flavor, api: fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})}
 	w.outside = testns.NewHost(t, "outside")
 	testns.Sh(t, `ip link add up0 type veth peer name eth0 netns outside && ip addr add 192.0.2.1/24 dev up0 && ip link set up0 up &&
@@ -58,11 +63,15 @@ func newWorld(t testing.TB, pods int, flavor string) *world {
 }
 
 func (w *world) config() Config {
-	return Config{
-		Client: w.api, NodeName: "here", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+	c := Config{
+		Client: w.api, NodeName: "here", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Mode: ModeIPTables,
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, IPTables: w.flavor,
 		Logger: slog.New(slog.DiscardHandler),
 	}
+	if w.flavor == onNFTables {
+		c.Mode, c.IPTables = ModeNFTables, ""
+	}
+	return c
 }
 
 // run starts the proxy; stopping it is part of the test's end, and so is removing its rules.
@@ -93,14 +102,33 @@ func (w *world) run(change func(*Config)) {
 }
 
 func (w *world) cleanup() {
-	if err := Cleanup(context.Background(), CleanupConfig{IPTables: w.flavor}); err != nil {
+	c := CleanupConfig{IPTables: w.flavor}
+	if w.flavor == onNFTables {
+		c.IPTables = ""
+	}
+	if err := Cleanup(context.Background(), c); err != nil {
 		w.t.Error(err)
 	}
 }
 
-// rules is the saved state of nat and filter.
+// endpointPattern is an address and port as nft prints them.
+var endpointPattern = regexp.MustCompile(`([0-9a-f.:]{7,}) \. ([0-9]+)`)
+
+// rules is the saved state of nat and filter; of nftables, the table with addresses, ports and verdicts as iptables has them.
 func (w *world) rules() string {
+	if w.flavor == onNFTables {
+		table := testns.Sh(w.t, "nft list table ip reeve-proxy 2>/dev/null; nft list table ip6 reeve-proxy 2>/dev/null; true")
+		return strings.ReplaceAll(endpointPattern.ReplaceAllString(table, "$1:$2"), "goto reject-new", "REJECT")
+	}
 	return testns.Sh(w.t, "iptables-%s-save -t nat; iptables-%[1]s-save -t filter", w.flavor)
+}
+
+// on chooses the text for the world's mode.
+func (w *world) on(iptables, nftables string) string {
+	if w.flavor == onNFTables {
+		return nftables
+	}
+	return iptables
 }
 
 // settled waits until the rules hold text.
@@ -171,9 +199,16 @@ func (w *world) endpoints(service string, pods ...int) {
 	}
 }
 
-// each runs a test on both kinds of iptables.
+// onNFTables is the flavor of worlds in nftables mode; the others are kinds of iptables.
+const onNFTables = "nftables"
+
+// each runs a test on both kinds of iptables and on nftables.
 func each(t *testing.T, fn func(t *testing.T, flavor string)) {
-	for _, flavor := range []string{"nft", "legacy"} {
+	eachOf(t, []string{"nft", "legacy", onNFTables}, fn)
+}
+
+func eachOf(t *testing.T, flavors []string, fn func(t *testing.T, flavor string)) {
+	for _, flavor := range flavors {
 		t.Run(flavor, func(t *testing.T) { fn(t, flavor) })
 	}
 }

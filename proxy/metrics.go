@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/reevehq/reeve/proxy/iptables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -31,7 +30,7 @@ type metrics struct {
 	healthz, livez     *prometheus.CounterVec
 }
 
-func newMetrics(r *prometheus.Registry) (*metrics, error) {
+func newMetrics(r *prometheus.Registry, mode Mode) (*metrics, error) {
 	buckets := prometheus.ExponentialBuckets(0.001, 2, 15)
 	opts := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "kubeproxy", Name: name, Help: help}
@@ -40,6 +39,12 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 		return prometheus.HistogramOpts{Namespace: "kubeproxy", Name: name, Help: help, Buckets: b}
 	}
 	family := []string{"ip_family"}
+	rules, failures := opts("sync_proxy_rules_iptables_total", "Rules in place."), "sync_proxy_rules_iptables_restore_failures_total"
+	if mode == ModeNFTables {
+		// "table" is what is counted here: rules, which do not grow with Services, or elements, which do.
+		rules = prometheus.Opts{Namespace: "reeve", Name: "proxy_nftables_objects", Help: "Rules and elements in place."}
+		failures = "sync_proxy_rules_nftables_sync_failures_total"
+	}
 	m := &metrics{
 		registry:       r,
 		syncSeconds:    prometheus.NewHistogramVec(histogram("sync_proxy_rules_duration_seconds", "Duration of a programming of rules.", buckets), family),
@@ -51,8 +56,8 @@ func newMetrics(r *prometheus.Registry) (*metrics, error) {
 		lastQueued:       prometheus.NewGauge(prometheus.GaugeOpts(opts("sync_proxy_rules_last_queued_timestamp_seconds", "When a programming was last asked for."))),
 		endpointChanges:  prometheus.NewCounter(prometheus.CounterOpts(opts("sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices."))),
 		serviceChanges:   prometheus.NewCounter(prometheus.CounterOpts(opts("sync_proxy_rules_service_changes_total", "Changes of Services."))),
-		rules:            prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("sync_proxy_rules_iptables_total", "Rules in place.")), []string{"table", "ip_family"}),
-		restoreFailures:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("sync_proxy_rules_iptables_restore_failures_total", "Failed programmings.")), family),
+		rules:            prometheus.NewGaugeVec(prometheus.GaugeOpts(rules), []string{"table", "ip_family"}),
+		restoreFailures:  prometheus.NewCounterVec(prometheus.CounterOpts(opts(failures, "Failed programmings.")), family),
 		noLocalEndpoints: prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("sync_proxy_rules_no_local_endpoints_total", "Services with a Local policy and endpoints, but none on this node.")), []string{"traffic_policy"}),
 		conntrackDeleted: prometheus.NewCounterVec(prometheus.CounterOpts(opts("conntrack_reconciler_deleted_entries_total", "Stale flows forgotten.")), family),
 		healthz:          prometheus.NewCounterVec(prometheus.CounterOpts(opts("proxy_healthz_total", "Answers of /healthz.")), []string{"code"}),
@@ -77,7 +82,7 @@ func (m *metrics) changes(b batch) {
 	m.lastQueued.Set(unix(time.Now()))
 }
 
-func (m *metrics) applied(f plan.Family, took time.Duration, full bool, s iptables.Stats) {
+func (m *metrics) applied(f plan.Family, took time.Duration, full bool, rules map[string]int) {
 	label := familyLabel(f)
 	m.syncSeconds.WithLabelValues(label).Observe(took.Seconds())
 	which := m.partialSeconds
@@ -85,7 +90,7 @@ func (m *metrics) applied(f plan.Family, took time.Duration, full bool, s iptabl
 		which = m.fullSeconds
 	}
 	which.WithLabelValues(label).Observe(took.Seconds())
-	for table, n := range s.Rules {
+	for table, n := range rules {
 		m.rules.WithLabelValues(table, label).Set(float64(n))
 	}
 }

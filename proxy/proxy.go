@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/iptables"
+	"github.com/reevehq/reeve/proxy/nftables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -19,24 +19,31 @@ type backend interface {
 	Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error
 	Intact(ctx context.Context) (bool, error)
 	Rejected() map[plan.Name]error
-	Stats() iptables.Stats
+	Rules() map[string]int
+}
+
+// watcher is a backend that hears of foreign changes at once.
+type watcher interface {
+	Watch(ctx context.Context, gone func()) error
 }
 
 // Run programs Services until ctx ends, and returns when everything that it started has stopped. The rules stay. It fails
-// at once when the configuration is wrong, the host has no iptables or a port is taken.
+// at once when the configuration is wrong, the host lacks what the mode needs or a port is taken. The rules of another mode
+// are removed once this one's are in place.
 func Run(ctx context.Context, cfg Config) error {
 	cfg, err := cfg.complete()
 	if err != nil {
 		return err
 	}
-	backends, err := openBackends(cfg)
+	mode, backends, err := openBackends(cfg)
 	if err != nil {
 		return err
 	}
+	cfg.Mode = mode
 	if err := prepareHost(cfg); err != nil {
 		return err
 	}
-	metrics, err := newMetrics(cfg.Registry)
+	metrics, err := newMetrics(cfg.Registry, mode)
 	if err != nil {
 		return err
 	}
@@ -52,44 +59,19 @@ func Run(ctx context.Context, cfg Config) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { watchAll(ctx, cfg.Client, track) })
-	l := &loop{cfg: cfg, track: track, backends: backends, metrics: metrics, health: health, checks: checks}
+	l := &loop{
+		cfg: cfg, track: track, backends: backends, metrics: metrics, health: health, checks: checks,
+		touched: make(chan struct{}, 1),
+	}
+	for _, b := range backends {
+		if w, ok := b.(watcher); ok {
+			wg.Go(func() { l.watch(ctx, b.Family(), w) })
+		}
+	}
 	l.run(ctx)
 	cancel()
 	wg.Wait()
 	return errors.Join(stopServers(), checks.close())
-}
-
-// openBackends makes one for each family of the node's addresses. IPv4 must work; IPv6 is left out, with a warning, where
-// the host has none.
-func openBackends(cfg Config) ([]backend, error) {
-	families := map[plan.Family]bool{}
-	for _, ip := range cfg.NodeIPs {
-		families[plan.FamilyOf(ip)] = true
-	}
-	var out []backend
-	var errs []error
-	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
-		if !families[family] {
-			continue
-		}
-		xt, err := xtables.New(xtables.Family(family), xtables.Flavor(cfg.IPTables))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		out = append(out, iptables.New(backendConfig(cfg, family), xt))
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("open the proxy's backend: %w", errors.Join(errs...))
-	}
-	if err := errors.Join(errs...); err != nil {
-		cfg.Logger.Warn("Proxied one IP family only", logkey.Err, err)
-	}
-	return out, nil
-}
-
-func backendConfig(cfg Config, family plan.Family) iptables.Config {
-	return iptables.Config{Facts: factsOf(cfg, ""), Prefix: cfg.ChainPrefix, MarkBit: *cfg.MasqueradeBit, Family: family}
 }
 
 func factsOf(cfg Config, zone string) plan.Facts {
@@ -106,7 +88,8 @@ type CleanupConfig struct {
 	IPTables      string
 }
 
-// Cleanup removes the proxy's rules of both families. What is not there is no error; a host without ip6tables is none.
+// Cleanup removes the proxy's rules of both families and all modes. What is not there is no error; a host without ip6tables
+// or without nft is none, one with neither iptables nor nft is.
 func Cleanup(ctx context.Context, c CleanupConfig) error {
 	cfg := Config{ChainPrefix: c.ChainPrefix, MasqueradeBit: c.MasqueradeBit, IPTables: c.IPTables}
 	if cfg.ChainPrefix == "" {
@@ -116,16 +99,22 @@ func Cleanup(ctx context.Context, c CleanupConfig) error {
 		bit := defaultMasqueradeBit
 		cfg.MasqueradeBit = &bit
 	}
-	var errs []error
-	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
-		xt, err := xtables.New(xtables.Family(family), xtables.Flavor(cfg.IPTables))
+	var errs, missing []error
+	for _, family := range families {
+		if xt, err := xtables.New(xtables.Family(family), xtables.Flavor(cfg.IPTables)); err != nil {
+			missing = append(missing, err)
+		} else {
+			errs = append(errs, iptables.Cleanup(ctx, iptablesConfig(cfg, family), xt))
+		}
+		nft, err := nftables.Open(nftablesConfig(cfg, family))
 		if err != nil {
-			if family == plan.IPv4 {
-				errs = append(errs, err)
-			}
+			missing = append(missing, err)
 			continue
 		}
-		errs = append(errs, iptables.Cleanup(ctx, backendConfig(cfg, family), xt))
+		errs = append(errs, nftables.Cleanup(ctx, nftablesConfig(cfg, family), nft))
+	}
+	if len(errs) == 0 {
+		errs = missing
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up the proxy's rules: %w", err)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -134,21 +135,23 @@ func TestExternalTrafficPolicyLocal(t *testing.T) {
 }
 
 func TestInternalTrafficPolicyLocal(t *testing.T) {
-	w := newWorld(t, 3, "nft")
-	w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
-		s.InternalTrafficPolicy = ptr.To(corev1.ServiceInternalTrafficPolicyLocal)
+	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
+		w := newWorld(t, 3, flavor)
+		w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+			s.InternalTrafficPolicy = ptr.To(corev1.ServiceInternalTrafficPolicyLocal)
+		})
+		w.endpoints("web", 0, -2)
+		w.run(nil)
+		w.settled("default/web:dns cluster IP")
+		for range 8 {
+			w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
+		}
+		w.endpoints("web", -2)
+		w.unsettled("10.244.3.10:8080")
+		if s, err := w.pods[2].Ask("tcp", clusterIP+":80"); err == nil || strings.Contains(err.Error(), "refused") {
+			t.Errorf("without a local endpoint a pod got %q, %v; want silence", s, err)
+		}
 	})
-	w.endpoints("web", 0, -2)
-	w.run(nil)
-	w.settled("default/web:dns cluster IP")
-	for range 8 {
-		w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
-	}
-	w.endpoints("web", -2)
-	w.unsettled("10.244.3.10:8080")
-	if s, err := w.pods[2].Ask("tcp", clusterIP+":80"); err == nil || strings.Contains(err.Error(), "refused") {
-		t.Errorf("without a local endpoint a pod got %q, %v; want silence", s, err)
-	}
 }
 
 func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
@@ -166,7 +169,7 @@ func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
 			w.pods[3].MustSay(t, "tcp", clusterIP+":80", first)
 		}
 		w.service("web", clusterIP, nil) // affinity off
-		w.unsettled("--rcheck")
+		w.unsettled(w.on("--rcheck", "goto remember"))
 		said := map[string]bool{}
 		for range 40 {
 			s, _ := w.pods[3].Ask("tcp", clusterIP+":80")
@@ -208,28 +211,30 @@ func TestExternalIPsAndLoadBalancerSourceRanges(t *testing.T) {
 }
 
 func TestTypeAndPortsChangeAndForeignServicesAreLeftAlone(t *testing.T) {
-	w := newWorld(t, 1, "nft")
-	w.service("web", clusterIP, nodePorts)
-	w.endpoints("web", 0)
-	foreign := w.service("dns", "10.96.0.10", nil)
-	w.service("headless", corev1.ClusterIPNone, nil)
-	w.run(nil)
-	w.settled("default/web:http node port")
-	w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.Ports[0].Port = 81 })
-	w.unsettled("node port")
-	w.pods[0].MustSay(t, "tcp", clusterIP+":81", "p0 10.244.3.1")
-	if rules := w.rules(); strings.Contains(rules, `"default/web:http cluster IP" -m tcp --dport 80 `) || strings.Contains(rules, "headless") {
-		t.Errorf("rules of the old port or of a headless Service:\n%s", rules)
-	}
-	w.settled("10.96.0.10")
-	foreign.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "reeve-dns"}
-	if _, err := w.api.CoreV1().Services("default").Update(context.Background(), foreign, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	w.unsettled("10.96.0.10")
-	w.service("web", "", func(s *corev1.ServiceSpec) { s.Type, s.ExternalName = corev1.ServiceTypeExternalName, "example.org" })
-	w.unsettled("KUBE-SVC")
-	w.unsettled("KUBE-SEP")
+	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
+		w := newWorld(t, 1, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0)
+		foreign := w.service("dns", "10.96.0.10", nil)
+		w.service("headless", corev1.ClusterIPNone, nil)
+		w.run(nil)
+		w.settled("default/web:http node port")
+		w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.Ports[0].Port = 81 })
+		w.unsettled("node port")
+		w.pods[0].MustSay(t, "tcp", clusterIP+":81", "p0 10.244.3.1")
+		if rules := w.rules(); strings.Contains(rules, w.on(`"default/web:http cluster IP" -m tcp --dport 80 `, "10.96.0.50 . tcp . 80 ")) || strings.Contains(rules, "headless") {
+			t.Errorf("rules of the old port or of a headless Service:\n%s", rules)
+		}
+		w.settled("10.96.0.10")
+		foreign.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "reeve-dns"}
+		if _, err := w.api.CoreV1().Services("default").Update(context.Background(), foreign, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.unsettled("10.96.0.10")
+		w.service("web", "", func(s *corev1.ServiceSpec) { s.Type, s.ExternalName = corev1.ServiceTypeExternalName, "example.org" })
+		w.unsettled(w.on("KUBE-SVC", "default/web"))
+		w.unsettled(w.on("KUBE-SEP", "10.244.3.10"))
+	})
 }
 
 func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
@@ -271,14 +276,18 @@ func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
 		w.unsettled("default/old")
 		echo()
 		after := w.rules()
-		for _, jump := range []string{"-A PREROUTING -j KUBE-SERVICES", "-A POSTROUTING -j KUBE-POSTROUTING", "-A FORWARD -j KUBE-FORWARD"} {
+		once := []string{"-A PREROUTING -j KUBE-SERVICES", "-A POSTROUTING -j KUBE-POSTROUTING", "-A FORWARD -j KUBE-FORWARD"}
+		if flavor == onNFTables {
+			once = []string{"vmap @service-ips", "vmap @service-nodeports", "masquerade", "ct state invalid drop"}
+		}
+		for _, jump := range once {
 			if strings.Count(after, jump) != 1 {
 				t.Errorf("%d times %q after a restart", strings.Count(after, jump), jump)
 			}
 		}
 		w.stop()
 		w.cleanup()
-		if left := w.rules() + testns.Sh(t, "iptables-%s-save -t mangle", flavor); strings.Contains(left, "KUBE") {
+		if left := w.rules() + testns.Sh(t, "%s", w.on("iptables-"+flavor+"-save -t mangle", "nft list tables")); strings.Contains(left, "KUBE") || strings.Contains(left, "reeve") {
 			t.Errorf("left after cleanup:\n%s", left)
 		}
 	})
@@ -289,13 +298,21 @@ func TestForeignFlushIsHealed(t *testing.T) {
 		w := newWorld(t, 2, flavor)
 		w.service("web", clusterIP, nil)
 		w.endpoints("web", 0)
-		w.run(func(c *Config) { c.CanaryPeriod = 50 * time.Millisecond })
+		flushes := []string{"iptables-%s -w 5 -t nat -F", "iptables-%s -w 5 -F", "iptables-%s -w 5 -t nat -D PREROUTING -j KUBE-SERVICES", "iptables-%s -w 5 -F FORWARD"}
+		parts := []string{"-A PREROUTING -j KUBE-SERVICES", "-A FORWARD -j KUBE-FORWARD", "DNAT"}
+		canary := 50 * time.Millisecond
+		if flavor == onNFTables {
+			flushes = []string{"nft flush ruleset #%s", "nft delete table ip reeve-proxy #%s", "nft flush table ip reeve-proxy #%s", "nft flush chain ip reeve-proxy services #%s"}
+			parts = []string{"vmap @service-ips", "jump services", "goto cluster-tcp-1", "dnat ip to"}
+			canary = time.Hour // the kernel tells
+		}
+		w.run(func(c *Config) { c.CanaryPeriod = canary })
 		w.settled("default/web:dns cluster IP")
-		for _, flush := range []string{"-t nat -F", "-F", "-t nat -D PREROUTING -j KUBE-SERVICES", "-F FORWARD"} {
-			testns.Sh(t, "iptables-%s -w 5 %s", flavor, flush)
+		for _, flush := range flushes {
+			testns.Sh(t, flush, flavor)
 			testns.Eventually(t, "the rules after "+flush, func() bool {
 				r := w.rules()
-				return strings.Contains(r, "-A PREROUTING -j KUBE-SERVICES") && strings.Contains(r, "-A FORWARD -j KUBE-FORWARD") && strings.Contains(r, "DNAT")
+				return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(r, p) })
 			})
 			w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
 		}
@@ -303,84 +320,90 @@ func TestForeignFlushIsHealed(t *testing.T) {
 }
 
 func TestNodePortsOnLoopbackOnlyWhenAsked(t *testing.T) {
-	w := newWorld(t, 1, "nft")
-	w.service("web", clusterIP, nodePorts)
-	w.endpoints("web", 0)
-	w.run(nil)
-	w.settled("default/web:dns node port")
-	if said, err := w.node.Ask("tcp", "127.0.0.1:30080"); err == nil {
-		t.Errorf("loopback answered %q by default", said)
-	}
-	w.stop()
-	w.run(func(c *Config) { c.LocalhostNodePorts = true })
-	t.Cleanup(func() { testns.Sh(t, "echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet") })
-	w.settled("-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS")
-	w.node.MustSay(t, "tcp", "127.0.0.1:30080", "p0 10.244.3.1")
-	w.node.Serve(t, "secret", "127.0.0.1:9000")
-	testns.Sh(t, "ip -n outside addr del 127.0.0.1/8 dev lo; ip -n outside route add 127.0.0.1 via 192.0.2.1; ip netns exec outside sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'")
-	if said, err := w.outside.Ask("tcp", "127.0.0.1:9000"); err == nil {
-		t.Errorf("a neighbour reached the node's loopback: %q", said)
-	}
+	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
+		w := newWorld(t, 1, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		if said, err := w.node.Ask("tcp", "127.0.0.1:30080"); err == nil {
+			t.Errorf("loopback answered %q by default", said)
+		}
+		w.stop()
+		w.run(func(c *Config) { c.LocalhostNodePorts = true })
+		t.Cleanup(func() { testns.Sh(t, "echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet") })
+		testns.Eventually(t, "an answer on loopback", func() bool { _, err := w.node.Ask("tcp", "127.0.0.1:30080"); return err == nil })
+		w.node.MustSay(t, "tcp", "127.0.0.1:30080", "p0 10.244.3.1")
+		w.node.Serve(t, "secret", "127.0.0.1:9000")
+		testns.Sh(t, "ip -n outside addr del 127.0.0.1/8 dev lo; ip -n outside route add 127.0.0.1 via 192.0.2.1; ip netns exec outside sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'")
+		if said, err := w.outside.Ask("tcp", "127.0.0.1:9000"); err == nil {
+			t.Errorf("a neighbour reached the node's loopback: %q", said)
+		}
+	})
 }
 
 func TestHealthAndMetrics(t *testing.T) {
-	w := newWorld(t, 1, "nft")
-	w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
-		nodePorts(s)
-		s.Type, s.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, 31000
-		s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
+		w := newWorld(t, 1, flavor)
+		w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+			nodePorts(s)
+			s.Type, s.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, 31000
+			s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		})
+		w.endpoints("web", 0)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		get := func(url string) (int, string) {
+			t.Helper()
+			r, err := http.Get(url)
+			if err != nil {
+				return 0, err.Error()
+			}
+			defer r.Body.Close()
+			body, _ := io.ReadAll(r.Body)
+			return r.StatusCode, string(body)
+		}
+		for _, c := range []struct {
+			url  string
+			code int
+			body string
+		}{
+			{"http://127.0.0.1:10249/proxyMode", 200, w.on("iptables", "nftables")},
+			{"http://127.0.0.1:10249/healthz", 200, "ok"},
+			{"http://127.0.0.1:10249/metrics", 200, "kubeproxy_sync_proxy_rules_duration_seconds_count"},
+			{"http://127.0.0.1:10256/healthz", 200, `"nodeEligible":true`},
+			{"http://127.0.0.1:10256/livez", 200, "lastUpdated"},
+			{"http://127.0.0.1:31000/", 200, `"localEndpoints":1`},
+		} {
+			testns.Eventually(t, c.url, func() bool { code, _ := get(c.url); return code != 0 })
+			if code, body := get(c.url); code != c.code || !strings.Contains(body, c.body) {
+				t.Errorf("%s: %d %s", c.url, code, body)
+			}
+		}
+		w.endpoints("web")
+		testns.Eventually(t, "the health check port to fail", func() bool { code, _ := get("http://127.0.0.1:31000/"); return code == 503 })
+		node, _ := w.api.CoreV1().Nodes().Get(t.Context(), "here", metav1.GetOptions{})
+		node.Spec.Taints = []corev1.Taint{{Key: toBeDeletedTaint, Effect: corev1.TaintEffectNoSchedule}}
+		if _, err := w.api.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		testns.Eventually(t, "/healthz to fail on a node that goes", func() bool { code, _ := get("http://127.0.0.1:10256/healthz"); return code == 503 })
+		if code, _ := get("http://127.0.0.1:10256/livez"); code != 200 {
+			t.Errorf("/livez: %d", code)
+		}
 	})
-	w.endpoints("web", 0)
-	w.run(nil)
-	w.settled("default/web:dns node port")
-	get := func(url string) (int, string) {
-		t.Helper()
-		r, err := http.Get(url)
-		if err != nil {
-			return 0, err.Error()
-		}
-		defer r.Body.Close()
-		body, _ := io.ReadAll(r.Body)
-		return r.StatusCode, string(body)
-	}
-	for _, c := range []struct {
-		url  string
-		code int
-		body string
-	}{
-		{"http://127.0.0.1:10249/proxyMode", 200, "iptables"},
-		{"http://127.0.0.1:10249/healthz", 200, "ok"},
-		{"http://127.0.0.1:10249/metrics", 200, "kubeproxy_sync_proxy_rules_duration_seconds_count"},
-		{"http://127.0.0.1:10256/healthz", 200, `"nodeEligible":true`},
-		{"http://127.0.0.1:10256/livez", 200, "lastUpdated"},
-		{"http://127.0.0.1:31000/", 200, `"localEndpoints":1`},
-	} {
-		testns.Eventually(t, c.url, func() bool { code, _ := get(c.url); return code != 0 })
-		if code, body := get(c.url); code != c.code || !strings.Contains(body, c.body) {
-			t.Errorf("%s: %d %s", c.url, code, body)
-		}
-	}
-	w.endpoints("web")
-	testns.Eventually(t, "the health check port to fail", func() bool { code, _ := get("http://127.0.0.1:31000/"); return code == 503 })
-	node, _ := w.api.CoreV1().Nodes().Get(t.Context(), "here", metav1.GetOptions{})
-	node.Spec.Taints = []corev1.Taint{{Key: toBeDeletedTaint, Effect: corev1.TaintEffectNoSchedule}}
-	if _, err := w.api.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	testns.Eventually(t, "/healthz to fail on a node that goes", func() bool { code, _ := get("http://127.0.0.1:10256/healthz"); return code == 503 })
-	if code, _ := get("http://127.0.0.1:10256/livez"); code != 200 {
-		t.Errorf("/livez: %d", code)
-	}
 }
 
 func TestRunStopsEverythingItStarted(t *testing.T) {
-	ignore := goleak.IgnoreCurrent()
-	w := newWorld(t, 0, "nft")
-	w.run(nil)
-	w.settled("KUBE-SERVICES")
-	w.stop()
-	w.cleanup()
-	goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("k8s.io/apimachinery/pkg/watch.(*Broadcaster).loop"))
+	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
+		ignore := goleak.IgnoreCurrent()
+		w := newWorld(t, 0, flavor)
+		w.run(nil)
+		w.settled(w.on("KUBE-SERVICES", "chain services"))
+		w.stop()
+		w.cleanup()
+		goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("k8s.io/apimachinery/pkg/watch.(*Broadcaster).loop"))
+	})
 }
 
 func TestWrongConfigurationNamesEveryField(t *testing.T) {
@@ -397,7 +420,8 @@ func TestWrongConfigurationNamesEveryField(t *testing.T) {
 }
 
 func TestServicesWorkWhereTheHostDropsWhatItForwards(t *testing.T) {
-	each(t, func(t *testing.T, flavor string) {
+	// Not in nftables mode: its accept overrides no other table's drop, and other tables are not its to change.
+	eachOf(t, []string{"nft", "legacy"}, func(t *testing.T, flavor string) {
 		w := newWorld(t, 2, flavor)
 		testns.Sh(t, "iptables-%s -P FORWARD DROP; iptables-%[1]s -A FORWARD -s 10.244.3.0/24 -d 10.244.3.0/24 -j ACCEPT", flavor)
 		t.Cleanup(func() {
@@ -439,6 +463,9 @@ func TestIPv6Service(t *testing.T) {
 			c.ClusterCIDRs = append(c.ClusterCIDRs, netip.MustParsePrefix("fd00::/64"))
 		})
 		testns.Eventually(t, "the IPv6 rules", func() bool {
+			if flavor == onNFTables {
+				return strings.Contains(testns.Sh(t, "nft list table ip6 reeve-proxy 2>&1; true"), "default/web:dns cluster IP")
+			}
 			return strings.Contains(testns.Sh(t, "ip6tables-%s-save -t nat", flavor), "default/web:dns cluster IP")
 		})
 		for _, network := range []string{"tcp", "udp"} {
@@ -499,5 +526,95 @@ func TestNoConnectionFailsWhileRulesChange(t *testing.T) {
 		}
 		stop.Store(true)
 		t.Logf("%d connections through %d rounds of changes", asked, <-changes)
+	})
+}
+
+// A client is remembered to its pod and moves only when that goes.
+func TestSessionAffinityMovesOnlyTheClientsOfAPodThatGoes(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 4, flavor)
+		w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
+			nodePorts(s)
+			s.SessionAffinity = corev1.ServiceAffinityClientIP
+		})
+		w.endpoints("web", 0, 1, 2)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		targets := map[string]string{"tcp": "192.0.2.1:30080", "udp": clusterIP + ":53"}
+		for network, target := range targets {
+			said, err := w.pods[3].Ask(network, target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mine int
+			if _, err := fmt.Sscanf(said, "p%d", &mine); err != nil {
+				t.Fatalf("%q: %v", said, err)
+			}
+			another := (mine + 1) % 3
+			left := []int{mine, 3 - mine - another}
+			w.endpoints("web", left...)
+			w.unsettled(w.ips[another].String() + ":8080")
+			for range 6 {
+				w.pods[3].MustSay(t, network, target, said)
+			}
+			w.endpoints("web", another, left[1])
+			w.unsettled(w.ips[mine].String() + ":8080")
+			next, err := w.pods[3].Ask(network, target)
+			if err != nil || next == said {
+				t.Fatalf("after its pod went the client got %q, %v", next, err)
+			}
+			for range 6 {
+				w.pods[3].MustSay(t, network, target, next)
+			}
+			w.endpoints("web", 0, 1, 2)
+			w.settled(w.ips[mine].String() + ":8080")
+			for range 6 {
+				w.pods[3].MustSay(t, network, target, next)
+			}
+		}
+	})
+}
+
+// Changing modes: the rules of the mode before go once the new ones are in, and open connections live on.
+func TestModeSwitchKeepsConnectionsAndRemovesTheOtherModesRules(t *testing.T) {
+	eachOf(t, []string{"nft", "legacy"}, func(t *testing.T, flavor string) {
+		w := newWorld(t, 3, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0, 1)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		c, err := w.pods[2].Dial("tcp", clusterIP+":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		lines := bufio.NewScanner(c)
+		lines.Scan() // the greeting
+		everything := func() string {
+			return testns.Sh(t, "iptables-%s-save; nft list tables", flavor)
+		}
+		for _, step := range []struct {
+			mode       Mode
+			has, lacks string
+		}{{ModeNFTables, "ip reeve-proxy", "KUBE-"}, {ModeIPTables, "KUBE-SERVICES", "reeve-proxy"}, {ModeNFTables, "ip reeve-proxy", "KUBE-"}} {
+			w.stop()
+			w.run(func(c *Config) { c.Mode = step.mode })
+			testns.Eventually(t, "the rules of "+string(step.mode)+" only", func() bool {
+				all := everything()
+				return strings.Contains(all, step.has) && !strings.Contains(all, step.lacks)
+			})
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := fmt.Fprintln(c, "alive"); err != nil || !lines.Scan() || lines.Text() != "alive" {
+				t.Fatalf("the connection died on the way to %s: %v %v", step.mode, err, lines.Err())
+			}
+			for _, from := range []testns.Host{w.pods[2], w.node} {
+				if s, err := from.Ask("tcp", clusterIP+":80"); err != nil || !strings.HasPrefix(s, "p") {
+					t.Errorf("%s in mode %s: %q, %v", from, step.mode, s, err)
+				}
+			}
+			if s, err := w.outside.Ask("tcp", "192.0.2.1:30080"); err != nil || !strings.HasPrefix(s, "p") {
+				t.Errorf("outside in mode %s: %q, %v", step.mode, s, err)
+			}
+		}
 	})
 }

@@ -26,9 +26,6 @@ var tables = []string{"mangle", "nat", "filter"}
 // deletion searches the chain.
 const rewriteAbove = 100
 
-// Stats count the rules in place, by table.
-type Stats struct{ Rules map[string]int }
-
 // Backend keeps one family's rules. Not safe for concurrent use; one loop owns it.
 type Backend struct {
 	cfg Config
@@ -331,21 +328,21 @@ func compare(before, after []string) (plus, minus []string) {
 	return plus, minus
 }
 
-// Stats of the rules in place.
-func (b *Backend) Stats() Stats {
-	s := Stats{Rules: map[string]int{"nat": b.natRules}}
+// Rules counts the rules in place, by table.
+func (b *Backend) Rules() map[string]int {
+	out := map[string]int{"nat": b.natRules}
 	for w, n := range b.counts {
-		s.Rules[where(w).table()] += n + len(b.cfg.last(where(w)))
+		out[where(w).table()] += n + len(b.cfg.last(where(w)))
 	}
 	for _, table := range tables {
 		for _, c := range b.cfg.fixed(table) {
-			s.Rules[table] += len(c.rules)
+			out[table] += len(c.rules)
 		}
 	}
 	for _, j := range b.cfg.jumps() {
-		s.Rules[j.Table]++
+		out[j.Table]++
 	}
-	return s
+	return out
 }
 
 // Intact looks for a foreign flush: in each table the canary's rule, and a jump that everything depends on. It costs four

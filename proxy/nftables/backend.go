@@ -11,12 +11,12 @@ import (
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
-// kernel is what the backend needs of nftables: a knftables.Interface bound to its table.
+// kernel is what the backend needs of nftables: a *Table.
 type kernel interface {
 	NewTransaction() *knftables.Transaction
 	Run(ctx context.Context, tx *knftables.Transaction) error
 	ListAll(ctx context.Context) (map[string][]string, error)
-	ListRules(ctx context.Context, chain string) ([]*knftables.Rule, error)
+	CountRules(ctx context.Context) (map[string]int, error)
 	ListElements(ctx context.Context, objectType, name string) ([]*knftables.Element, error)
 }
 
@@ -174,19 +174,12 @@ func toElement(at slot, c content) *knftables.Element {
 	return e
 }
 
-// Intact looks for a foreign flush: whether each chain has as many rules as it should. One run of nft, whose time does not
-// grow with Services. Elements that others remove are found by the slow full resync, or when a change of theirs fails.
+// Intact looks for a foreign flush: whether each chain has as many rules as it should. It runs no program, and its time does
+// not grow with Services. Elements that others remove are found by the slow full resync, or when a change of theirs fails.
 func (b *Backend) Intact(ctx context.Context) (bool, error) {
-	rules, err := b.nft.ListRules(ctx, "")
-	switch {
-	case knftables.IsNotFound(err):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("list rules of table %q: %w", b.cfg.Table, err)
-	}
-	have := map[string]int{}
-	for _, r := range rules {
-		have[r.Chain]++
+	have, err := b.nft.CountRules(ctx)
+	if err != nil {
+		return false, err
 	}
 	for _, c := range b.chains() {
 		if have[c.Name] != len(c.rules) {

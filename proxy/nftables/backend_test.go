@@ -68,7 +68,7 @@ func TestStoriesAsElements(t *testing.T) {
 }
 
 // canonical is the table's content, sorted but for the rules within a chain.
-func canonical(k *knftables.Fake) []string {
+func canonical(k fakeTable) []string {
 	var out []string
 	rules := map[string]int{}
 	for line := range strings.Lines(k.Dump()) {
@@ -131,7 +131,7 @@ func steps(t *testing.T, seed uint64, k kernel, check func(state map[plan.Name]*
 	if err := fresh.Apply(t.Context(), state, true); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(canonical(atOnce), canonical(k.(*knftables.Fake))); diff != "" {
+	if diff := cmp.Diff(canonical(atOnce), canonical(k.(fakeTable))); diff != "" {
 		t.Fatalf("seed %d: (- at once, + in steps)\n%s", seed, diff)
 	}
 	if diff := cmp.Diff(fresh.Rules(), b.Rules()); diff != "" {
@@ -188,18 +188,18 @@ func elementsOf(t *testing.T, nft knftables.Interface) []string {
 
 // counting counts what transactions hold.
 type counting struct {
-	*knftables.Fake
+	fakeTable
 	transactions, lines int
 }
 
 func (c *counting) Run(ctx context.Context, tx *knftables.Transaction) error {
 	c.transactions++
 	c.lines = tx.NumOperations()
-	return c.Fake.Run(ctx, tx)
+	return c.fakeTable.Run(ctx, tx)
 }
 
 func TestUnchangedServiceWritesNothing(t *testing.T) {
-	k := &counting{Fake: newFake(plan.IPv4)}
+	k := &counting{fakeTable: newFake(plan.IPv4)}
 	b := New(testConfig(plan.IPv4), k)
 	name, p := synthetic(1, 3, 0)
 	for i := range 3 {
@@ -214,7 +214,7 @@ func TestUnchangedServiceWritesNothing(t *testing.T) {
 
 // What one change writes does not grow with the other Services, and rules do not grow with Services at all.
 func TestOneChangeIsSmallAmongMany(t *testing.T) {
-	k := &counting{Fake: newFake(plan.IPv4)}
+	k := &counting{fakeTable: newFake(plan.IPv4)}
 	b := New(testConfig(plan.IPv4), k)
 	all := map[plan.Name]*plan.Planned{}
 	for i := range 500 {
@@ -268,12 +268,12 @@ func TestContestedFrontendBelongsToTheFirstByName(t *testing.T) {
 		changes map[plan.Name]*plan.Planned
 		want    string
 	}{
-		{map[plan.Name]*plan.Planned{}, "goto nodeport-3"},
-		{map[plan.Name]*plan.Planned{a: pa}, "goto nodeport-2"},
-		{map[plan.Name]*plan.Planned{c: nil}, "goto nodeport-2"},
-		{map[plan.Name]*plan.Planned{c: pc}, "goto nodeport-2"},
-		{map[plan.Name]*plan.Planned{a: nil}, "goto nodeport-3"},
-		{map[plan.Name]*plan.Planned{a: pa, c: nil}, "goto nodeport-2"},
+		{map[plan.Name]*plan.Planned{}, "goto nodeport-tcp-3"},
+		{map[plan.Name]*plan.Planned{a: pa}, "goto nodeport-tcp-2"},
+		{map[plan.Name]*plan.Planned{c: nil}, "goto nodeport-tcp-2"},
+		{map[plan.Name]*plan.Planned{c: pc}, "goto nodeport-tcp-2"},
+		{map[plan.Name]*plan.Planned{a: nil}, "goto nodeport-tcp-3"},
+		{map[plan.Name]*plan.Planned{a: pa, c: nil}, "goto nodeport-tcp-2"},
 		{map[plan.Name]*plan.Planned{a: nil}, "nobody"},
 	} {
 		if apply(false, step.changes); owner() != step.want {
@@ -327,7 +327,7 @@ func TestTableOfAnotherShapeIsReplaced(t *testing.T) {
 func TestForeignFlushIsSeen(t *testing.T) {
 	b, nft := open(t, plan.IPv4)
 	name, p := synthetic(1, 2, 0)
-	for _, flush := range []string{"true", "nft flush ruleset", "nft delete table ip reeve-proxy", "nft flush table ip reeve-proxy", "nft flush chain ip reeve-proxy cluster-2"} {
+	for _, flush := range []string{"true", "nft flush ruleset", "nft delete table ip reeve-proxy", "nft flush table ip reeve-proxy", "nft flush chain ip reeve-proxy cluster-tcp-2"} {
 		if err := b.Apply(t.Context(), map[plan.Name]*plan.Planned{name: p}, true); err != nil {
 			t.Fatal(err)
 		}

@@ -1,11 +1,11 @@
 // Package nftables translates the proxy's model into one private table a family, in which Services are data: elements of
 // maps and sets. It decides no policy, touches no other table, and starts no goroutine but Watch's. Chains exist per
-// *number* of endpoints, not per Service: the key of the map that picks an endpoint holds a random number below it, so
+// *number* of endpoints and protocol, not per Service: the key of the map that picks an endpoint holds a random number below it, so
 // that neither a chain nor a packet mark is needed to remember the choice.
 //
-//	prerouting, output → services → service-ips[address . protocol . port]      → cluster-N, external-N, external-local
-//	                              → service-nodeports[protocol . port] if local → nodeport-N, nodeport-local
-//	cluster-N … nodeport-N        mark for masquerading where due, affinity[… . client], dnat endpoints-N[… . random mod N]
+//	prerouting, output → services → service-ips[address . protocol . port]      → cluster-tcp-N, external-tcp-N, external-local
+//	                              → service-nodeports[protocol . port] if local → nodeport-tcp-N, nodeports-local
+//	cluster-tcp-N …               mark for masquerading where due, affinity[… . client], dnat endpoints-tcp-N[… . random mod N]
 //	external-local                inside-ips (pods, this node) or outside-ips (others: this node's endpoints only)
 //	after dnat                    remember: sticky-ips → remember-T writes affinity, with timeout T
 //	postrouting                   masquerades what is marked, and an endpoint that reached itself (hairpin)

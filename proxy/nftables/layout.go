@@ -39,7 +39,7 @@ const (
 	firewallAllow    = "firewall-allow"
 )
 
-// Maps that there is one of for each number of endpoints in use.
+// Maps that there is one of for each protocol and number of endpoints in use.
 const (
 	endpointsMap  = "endpoints"
 	localsMap     = "locals"
@@ -47,7 +47,7 @@ const (
 	nodeLocalsMap = "nodeport-locals"
 )
 
-// Chains that there is one of for each number in use: of endpoints, of seconds.
+// Chains that there is one of for each protocol and number of endpoints in use, and rememberFor: number of seconds.
 const (
 	toCluster       = "cluster"
 	toExternal      = "external"
@@ -99,11 +99,14 @@ func (c Config) ip() string {
 	return "ip"
 }
 
-const portKey = "meta l4proto . th dport"
+func (c Config) addressType() string {
+	if c.Family == plan.IPv6 {
+		return "ipv6_addr"
+	}
+	return "ipv4_addr"
+}
 
-// endpointType names an address and a port by expressions of that type. Not "th dport": nft 1.0.6 then cannot use the map
-// in a later transaction ("conflicting protocols specified: ip vs. th"). What the packet's protocol is does not matter.
-func (c Config) endpointType() string { return c.ip() + " daddr . tcp dport" }
+const portKey = "meta l4proto . th dport"
 
 func (c Config) addressKey() string { return c.ip() + " daddr . " + portKey }
 
@@ -117,7 +120,7 @@ func (c Config) fixedMaps() []*knftables.Map {
 		out = append(out, &knftables.Map{Name: name, TypeOf: portKey + " : verdict"})
 	}
 	return append(out, &knftables.Map{
-		Name: affinityMap, TypeOf: fmt.Sprintf("%s . %s saddr : %s", c.addressKey(), c.ip(), c.endpointType()),
+		Name: affinityMap, Type: fmt.Sprintf("%[1]s . inet_proto . inet_service . %[1]s : %[1]s . inet_service", c.addressType()),
 		Flags: []knftables.SetFlag{knftables.DynamicFlag, knftables.TimeoutFlag}, Size: knftables.PtrTo(uint64(affinityMax)),
 	})
 }
@@ -134,21 +137,28 @@ func isSet(name string) bool {
 	return name == hairpinSet || name == firewallIPs || name == firewallAllow
 }
 
-// split takes a name with a number apart: false for one that is always there.
-func split(name string) (kind string, n int, ok bool) {
+// split takes a name with a number apart: kind, protocol (none for rememberFor) and number; false for a name that is
+// always there.
+func split(name string) (kind, proto string, n int, ok bool) {
 	i := strings.LastIndexByte(name, '-')
 	if i < 0 {
-		return "", 0, false
+		return "", "", 0, false
 	}
 	n, err := strconv.Atoi(name[i+1:])
-	return name[:i], n, err == nil
+	kind = name[:i]
+	if i = strings.LastIndexByte(kind, '-'); i >= 0 {
+		kind, proto = kind[:i], kind[i+1:]
+	}
+	return kind, proto, n, err == nil
 }
 
-// pick is the expression that a pool's map has as its key.
-func (c Config) pick(mapKind string, n int) string {
-	key := c.addressKey()
-	if mapKind == nodePortsMap || mapKind == nodeLocalsMap {
-		key = portKey
+// pick is the expression that a pool's map has as its key. There is a map a protocol, since nft 1.0.6 cannot use one of the
+// type "… : ip daddr . th dport" in a later transaction ("conflicting protocols specified: ip vs. th"), and limits the
+// rules with one of "… : ip daddr . tcp dport" to TCP.
+func (c Config) pick(mapKind, proto string, n int) string {
+	key := proto + " dport"
+	if mapKind != nodePortsMap && mapKind != nodeLocalsMap {
+		key = c.ip() + " daddr . " + key
 	}
 	if n > 1 {
 		key += fmt.Sprintf(" . numgen random mod %d", n)
@@ -157,8 +167,8 @@ func (c Config) pick(mapKind string, n int) string {
 }
 
 func (c Config) numberedMap(name string) *knftables.Map {
-	kind, n, _ := split(name)
-	return &knftables.Map{Name: name, TypeOf: c.pick(kind, n) + " : " + c.endpointType()}
+	kind, proto, n, _ := split(name)
+	return &knftables.Map{Name: name, TypeOf: fmt.Sprintf("%s : %s daddr . %s dport", c.pick(kind, proto, n), c.ip(), proto)}
 }
 
 // chain is a chain with its rules.
@@ -173,7 +183,7 @@ func (c Config) markRule() string { return "meta mark set meta mark or " + c.bit
 
 // numberedChain is a chain that exists for a number.
 func (c Config) numberedChain(name string) chain {
-	kind, n, _ := split(name)
+	kind, proto, n, _ := split(name)
 	out := chain{Chain: knftables.Chain{Name: name}}
 	if kind == rememberFor {
 		// The port that the client sent to has a type only where the protocol is known.
@@ -210,7 +220,7 @@ func (c Config) numberedChain(name string) chain {
 	if n > 1 {
 		out.rules = append(out.rules, fmt.Sprintf("%s%s . %s saddr map @%s", dnat, c.addressKey(), c.ip(), affinityMap))
 	}
-	out.rules = append(out.rules, fmt.Sprintf("%s%s map @%s", dnat, c.pick(from, n), numbered(from, n)))
+	out.rules = append(out.rules, fmt.Sprintf("%s%s map @%s", dnat, c.pick(from, proto, n), numbered(from, proto, n)))
 	return out
 }
 

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -24,14 +25,25 @@ func testConfig(family plan.Family) Config {
 	return Config{Table: "reeve-proxy", MarkBit: 14, Family: family, Facts: storyFacts}
 }
 
-func newFake(family plan.Family) *knftables.Fake {
+// fakeTable is a table in memory, as strict about references as nft is.
+type fakeTable struct{ *knftables.Fake }
+
+func newFake(family plan.Family) fakeTable {
 	if family == plan.IPv6 {
-		return knftables.NewFake(knftables.IPv6Family, "reeve-proxy")
+		return fakeTable{knftables.NewFake(knftables.IPv6Family, "reeve-proxy")}
 	}
-	return knftables.NewFake(knftables.IPv4Family, "reeve-proxy")
+	return fakeTable{knftables.NewFake(knftables.IPv4Family, "reeve-proxy")}
 }
 
-func open(t testing.TB, family plan.Family) (*Backend, knftables.Interface) {
+func (f fakeTable) CountRules(context.Context) (map[string]int, error) {
+	out := map[string]int{}
+	for name, c := range f.Table.Chains {
+		out[name] = len(c.Rules)
+	}
+	return out, nil
+}
+
+func open(t testing.TB, family plan.Family) (*Backend, *Table) {
 	t.Helper()
 	testns.Need(t)
 	testns.NeedBinary(t, "nft")

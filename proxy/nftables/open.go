@@ -14,7 +14,7 @@ const kernelMajor, kernelMinor = 5, 13
 
 // Open binds nft to a configuration's table. It fails, saying why, where the kernel is older than 5.13 or the nft command
 // is missing, older than 1.0.1 or not allowed to work.
-func Open(cfg Config) (knftables.Interface, error) {
+func Open(cfg Config) (*Table, error) {
 	if err := kernelWorks(); err != nil {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func Open(cfg Config) (knftables.Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for IPv%d: %w", cfg.Family, err)
 	}
-	return nft, nil
+	return &Table{nft, cfg}, nil
 }
 
 func kernelWorks() error {

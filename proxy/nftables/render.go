@@ -26,6 +26,14 @@ func (f frontend) key() string {
 	return f.addr.String() + " . " + f.proto + " . " + strconv.Itoa(int(f.port))
 }
 
+// place is the key without the protocol.
+func (f frontend) place() string {
+	if f.isNodePort() {
+		return strconv.Itoa(int(f.port))
+	}
+	return f.addr.String() + concat + strconv.Itoa(int(f.port))
+}
+
 // element of a map or set; value is empty in a set.
 type element struct {
 	in, key, value string
@@ -85,7 +93,7 @@ func (c Config) internal(p *plan.Port, f frontend) group {
 		return g
 	}
 	pool := p.InternalPool()
-	g.add(serviceIPs, f.key(), "goto "+numbered(toCluster, len(pool)), comment)
+	g.add(serviceIPs, f.key(), "goto "+numbered(toCluster, f.proto, len(pool)), comment)
 	g.pool(endpointsMap, pool)
 	g.remember(p)
 	return g
@@ -104,15 +112,15 @@ func (c Config) external(p *plan.Port, f frontend, kind string) group {
 	switch {
 	case len(p.Cluster) == 0:
 	case !p.ExternalLocal:
-		g.add(to.services, f.key(), "goto "+numbered(to.external, len(p.Cluster)), comment)
+		g.add(to.services, f.key(), "goto "+numbered(to.external, f.proto, len(p.Cluster)), comment)
 		g.pool(to.endpoints, p.Cluster)
 	default:
 		// The policy is about where traffic from outside goes; the node and its pods would gain nothing from a refusal.
 		g.add(to.services, f.key(), "goto "+to.externalLocal, comment)
-		g.add(to.inside, f.key(), "goto "+numbered(to.pod, len(p.Cluster)), "")
+		g.add(to.inside, f.key(), "goto "+numbered(to.pod, f.proto, len(p.Cluster)), "")
 		g.pool(to.endpoints, p.Cluster)
 		if len(p.Local) > 0 {
-			g.add(to.outside, f.key(), "goto "+numbered(to.local, len(p.Local)), "")
+			g.add(to.outside, f.key(), "goto "+numbered(to.local, f.proto, len(p.Local)), "")
 			g.pool(to.locals, p.Local)
 		}
 	}
@@ -129,7 +137,7 @@ func deny(v plan.Verdict) string {
 
 // pool adds the elements that answer a random number with an endpoint.
 func (g *group) pool(in string, eps []netip.AddrPort) {
-	in, key := numbered(in, len(eps)), g.front.key()
+	in, key := numbered(in, g.front.proto, len(eps)), g.front.place()
 	for i, e := range eps {
 		k := key
 		if len(eps) > 1 {
@@ -151,7 +159,7 @@ func (g *group) remember(p *plan.Port) {
 	if g.front.isNodePort() {
 		in = stickyNodePorts
 	}
-	g.add(in, g.front.key(), "goto "+numbered(rememberFor, p.AffinitySeconds), "")
+	g.add(in, g.front.key(), "goto "+fmt.Sprintf("%s-%d", rememberFor, p.AffinitySeconds), "")
 }
 
 // firewall limits who may use a load balancer's address, and lets the node itself where it has that address.
@@ -190,4 +198,4 @@ func outermost(in []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-func numbered(name string, n int) string { return fmt.Sprintf("%s-%d", name, n) }
+func numbered(kind, proto string, n int) string { return fmt.Sprintf("%s-%s-%d", kind, proto, n) }

@@ -225,11 +225,11 @@ func loses(g, after *group) bool {
 // needs are the numbered objects without which an element cannot be.
 func needs(e element) []object {
 	var out []object
-	if _, _, numbered := split(e.in); numbered {
+	if _, _, _, numbered := split(e.in); numbered {
 		out = append(out, object{true, e.in})
 	}
 	if to, is := strings.CutPrefix(e.value, "goto "); is {
-		if _, _, numbered := split(to); numbered {
+		if _, _, _, numbered := split(to); numbered {
 			out = append(out, object{false, to})
 		}
 	}
