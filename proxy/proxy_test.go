@@ -74,6 +74,12 @@ func TestSourceAddressIsKeptInsideTheClusterAndMasqueradedOtherwise(t *testing.T
 		if rules := w.rules(); strings.Contains(rules, "--set-mark") || strings.Contains(rules, "--set-xmark 0x4000/0xffffffff") {
 			t.Errorf("rules overwrite foreign mark bits:\n%s", rules)
 		}
+		if flavor == onNFTables {
+			set := strings.Count(w.rules(), "mark set ")
+			if bits := strings.Count(w.rules(), "mark set meta mark | 0x00004000") + strings.Count(w.rules(), "mark set meta mark ^ 0x00004000"); set == 0 || bits != set {
+				t.Errorf("%d of %d changes of the mark are of our bit only:\n%s", bits, set, w.rules())
+			}
+		}
 	})
 }
 

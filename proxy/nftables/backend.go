@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/knftables"
 
@@ -48,12 +49,18 @@ func (b *Backend) Rules() map[string]int {
 	return map[string]int{"rules": rules, "elements": b.state.elements}
 }
 
+// applyTimeout bounds one Apply, so that a stuck nft does not stop the loop: 10,000 Services from empty take some seconds on
+// a slow host.
+const applyTimeout = 2 * time.Minute
+
 // Apply brings the table from what the last successful Apply made to what changes say: a Service's plan, or nil for a
 // Service that is gone, in one transaction of only the elements that differ. With full, changes are all Services, the
 // table is listed first, and the difference to what it really holds is written; where that fails (another version's
 // table), the table is replaced, still in one transaction. After an error the next Apply must be full. The plans must
 // not be changed afterwards.
 func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
 	if full {
 		return b.applyFull(ctx, changes)
 	}

@@ -107,8 +107,11 @@ func randomService(r *rand.Rand, i int) *plan.Planned {
 	}
 	for p := range r.IntN(3) {
 		sp := plan.ServicePort{Name: fmt.Sprint("p", p), Protocol: corev1.ProtocolTCP, Port: uint16(80 + p)}
-		if r.IntN(2) == 0 {
+		switch r.IntN(4) {
+		case 0, 1:
 			sp.Protocol = corev1.ProtocolUDP
+		case 2:
+			sp.Protocol = corev1.ProtocolSCTP
 		}
 		if r.IntN(2) == 0 {
 			sp.NodePort = uint16(30000 + 10*(i%5) + p)
