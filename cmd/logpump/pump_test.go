@@ -26,6 +26,14 @@ const asPump = "REEVE_TEST_AS_LOGPUMP"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asPump); dir != "" {
+		// A test binary that is killed must not leave its logpump behind, which by design outlives whoever started it.
+		go func(parent int) {
+			for range time.Tick(100 * time.Millisecond) {
+				if os.Getppid() != parent {
+					os.Exit(1)
+				}
+			}
+		}(os.Getppid())
 		if err := run(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

@@ -36,19 +36,25 @@ type Supervisor struct {
 
 // Ensure returns once a logpump answers, starting one if there is none.
 func (s *Supervisor) Ensure(ctx context.Context) error {
+	_, err := s.ensure(ctx)
+	return err
+}
+
+// ensure is Ensure, and tells whether it had to start one.
+func (s *Supervisor) ensure(ctx context.Context) (started bool, err error) {
 	if n := len(SocketPath(s.Dir)); n > MaxSocketPath {
-		return fmt.Errorf("logpump folder %q: its socket path has %d bytes, the kernel takes %d: choose a shorter data directory", s.Dir, n, MaxSocketPath)
+		return false, fmt.Errorf("logpump folder %q: its socket path has %d bytes, the kernel takes %d: choose a shorter data directory", s.Dir, n, MaxSocketPath)
 	}
 	c := Client{Dir: s.Dir}
 	if _, _, err := c.Ping(ctx); err == nil {
-		return nil
+		return false, nil
 	}
 	if err := os.MkdirAll(filepath.Join(s.Dir, "c"), 0o700); err != nil {
-		return fmt.Errorf("make logpump folder: %w", err)
+		return false, fmt.Errorf("make logpump folder: %w", err)
 	}
 	logFile, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("open logpump's own log: %w", err)
+		return false, fmt.Errorf("open logpump's own log: %w", err)
 	}
 	defer logFile.Close()
 	if st, err := logFile.Stat(); err == nil && st.Size() > 1<<20 {
@@ -67,7 +73,7 @@ func (s *Supervisor) Ensure(ctx context.Context) error {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start logpump %q: %w", s.Binary, err)
+		return false, fmt.Errorf("start logpump %q: %w", s.Binary, err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }() // ends with the process, which outlives Ensure; it only reaps
@@ -81,17 +87,17 @@ func (s *Supervisor) Ensure(ctx context.Context) error {
 				}
 			}
 			s.Logger.Info("Started logpump", "pid", pid, "path", s.Dir)
-			return nil
+			return true, nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("logpump %q did not answer within %s, see %s", s.Binary, startTimeout, filepath.Join(s.Dir, "log"))
+			return false, fmt.Errorf("logpump %q did not answer within %s, see %s", s.Binary, startTimeout, filepath.Join(s.Dir, "log"))
 		case err := <-exited:
 			if err == nil { // another one holds the lock, or a wrapper handed over: keep asking
 				exited = nil
 				continue
 			}
-			return fmt.Errorf("logpump %q ended at start: %w, see %s", s.Binary, err, filepath.Join(s.Dir, "log"))
+			return false, fmt.Errorf("logpump %q ended at start: %w, see %s", s.Binary, err, filepath.Join(s.Dir, "log"))
 		case <-time.After(startPoll):
 		}
 	}
@@ -101,9 +107,9 @@ func (s *Supervisor) Ensure(ctx context.Context) error {
 // each such start.
 func (s *Supervisor) Run(ctx context.Context, restarted func()) error {
 	delay := retryMin
-	first := true
 	for ctx.Err() == nil {
-		if err := s.Ensure(ctx); err != nil {
+		started, err := s.ensure(ctx)
+		if err != nil {
 			if ctx.Err() != nil {
 				break
 			}
@@ -114,10 +120,9 @@ func (s *Supervisor) Run(ctx context.Context, restarted func()) error {
 			delay = min(delay*2, retryMax)
 			continue
 		}
-		if !first && restarted != nil {
+		if started && restarted != nil {
 			restarted()
 		}
-		first = false
 		began := time.Now()
 		s.watch(ctx)
 		if time.Since(began) > retryMax {
