@@ -338,6 +338,7 @@ func TestNodePortsOnLoopbackOnlyWhenAsked(t *testing.T) {
 		w.stop()
 		w.run(func(c *Config) { c.LocalhostNodePorts = true })
 		t.Cleanup(func() { testns.Sh(t, "echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet") })
+		w.settled(w.on("! -s 127.0.0.0/8 -d 127.0.0.0/8", "ip daddr 127.0.0.0/8 ip saddr != 127.0.0.0/8"))
 		testns.Eventually(t, "an answer on loopback", func() bool { _, err := w.node.Ask("tcp", "127.0.0.1:30080"); return err == nil })
 		w.node.MustSay(t, "tcp", "127.0.0.1:30080", "p0 10.244.3.1")
 		w.node.Serve(t, "secret", "127.0.0.1:9000")
