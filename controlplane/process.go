@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -43,7 +44,10 @@ func returnMemory(ctx context.Context) error {
 	return nil
 }
 
+// klogBridged guards klog's logger, which is the process's and may only be set while nobody logs: the first Run sets it.
+var klogBridged sync.Once
+
 // bridgeKlog sends the libraries' logs to logger. What they call Info is detail here.
 func bridgeKlog(logger *slog.Logger) {
-	klog.SetSlogLogger(slog.New(&quiet{logger.Handler()}))
+	klogBridged.Do(func() { klog.SetSlogLogger(slog.New(&quiet{logger.Handler()})) })
 }
