@@ -112,8 +112,11 @@ func (o *agentOptions) complete(dir datadir.Dir) error {
 // agentPreflight refuses a host on which the node cannot run, before anything is made.
 func agentPreflight(o *nodeOptions) error {
 	need := map[string]string{}
-	if o.ProxyMode != "none" || o.Network == networkBuiltin {
+	if o.ProxyMode == "iptables" || o.Network == networkBuiltin {
 		need["iptables"], need["iptables-restore"] = "iptables", "iptables"
+	}
+	if o.ProxyMode == "nftables" {
+		need["nft"] = "nftables"
 	}
 	if err := needCommands(need); err != nil {
 		return err
