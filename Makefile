@@ -75,12 +75,18 @@ deps-run:
 deps-test:
 	@tests/tools/need.sh $(TEST_NEEDS)
 
+.PHONY: tools
+tools: ## what tests drive and reeve does not link, from modules of their own: bin/helm
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -C tests/tools/helm -ldflags '-s -w' -o $(CURDIR)/bin/helm helm.sh/helm/v3/cmd/helm
+
 RUN ?= .
 .PHONY: test
 test: deps-test ## everything that can run on this machine (RUN=regexp picks tests)
 	@$(MAKE) check
 	@$(MAKE) build RACE=1
-	CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve go test -race -timeout 20m -run '$(RUN)' ./...
+	@$(MAKE) tools
+	CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve HELM_BIN=$(CURDIR)/bin/helm go test -race -timeout 20m -run '$(RUN)' ./...
 
 .PHONY: run
 run: deps-run build ## start a node here, deploy a small app, fetch a page through its Service (ONCE=1: then end)

@@ -50,7 +50,7 @@ func TestExtend(t *testing.T) {
 	})
 
 	t.Run("a chart through helm", func(t *testing.T) {
-		helm := buildHelm(t)
+		helm := helmProgram(t)
 		runHelm := func(args ...string) string {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(context.Background(), node.ExecTimeout)
@@ -90,9 +90,12 @@ func TestExtend(t *testing.T) {
 	})
 }
 
-// buildHelm builds the real helm from its own module.
-func buildHelm(t *testing.T) string {
+// helmProgram is the real helm: HELM_BIN, as `make tools` builds it, or built now from its own module.
+func helmProgram(t *testing.T) string {
 	t.Helper()
+	if path := os.Getenv("HELM_BIN"); path != "" {
+		return path
+	}
 	out := filepath.Join(t.TempDir(), "helm")
 	cmd := exec.Command("go", "build", "-o", out, "helm.sh/helm/v3/cmd/helm")
 	cmd.Dir = "../tools/helm"
