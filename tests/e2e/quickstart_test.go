@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/reevehq/reeve/tests/node"
 )
@@ -30,21 +31,22 @@ func TestQuickstartLeavesNothing(t *testing.T) {
 		return cmd.CombinedOutput()
 	}
 
-	// Kill the script (SIGKILL: its clean-up cannot run) as soon as the node has an address book of its own.
-	ctx, cancel := context.WithCancel(context.Background())
+	// Kill the script (SIGKILL: its clean-up cannot run) as soon as the node has a credential of its own.
+	killCtx, kill := context.WithCancel(context.Background())
+	defer kill()
 	go func() {
-		for ctx.Err() == nil {
+		for killCtx.Err() == nil {
 			if _, err := os.Stat(filepath.Join(data, "agent", "node.kubeconfig")); err == nil {
-				cancel()
+				kill()
 			}
+			time.Sleep(5 * time.Millisecond)
 		}
 	}()
-	if out, err := quickstart(ctx, "ONCE=1"); err == nil {
+	if out, err := quickstart(killCtx, "ONCE=1"); err == nil {
 		t.Fatalf("the killed run ended well:\n%s", out)
 	}
-	cancel()
 
-	ctx, cancel = context.WithTimeout(context.Background(), node.ExecTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), node.ExecTimeout)
 	defer cancel()
 	out, err := quickstart(ctx, "ONCE=1")
 	if err != nil {
