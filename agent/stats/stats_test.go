@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 func TestNextSample(t *testing.T) {
@@ -97,7 +99,7 @@ func (emptyRuntime) ImageFsInfo(context.Context) (*runtimeapi.ImageFsInfoRespons
 func TestSummaryOfThisMachine(t *testing.T) {
 	p, err := New(Config{NodeName: "n", Runtime: emptyRuntime{}, RootDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
-		t.Skipf("no cgroups here: %v", err)
+		testenv.Skip(t, "no cgroups here: "+err.Error())
 	}
 	s, err := p.Summary(t.Context(), false)
 	if err != nil {

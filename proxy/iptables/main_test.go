@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/reevehq/reeve/internal/testenv"
 	"github.com/reevehq/reeve/internal/testns"
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
@@ -49,7 +50,7 @@ func open(t testing.TB, flavor xtables.Flavor, family plan.Family) (*Backend, *x
 	testns.Need(t)
 	xt, err := xtables.New(xtables.Family(family), flavor)
 	if err != nil {
-		t.Skip(err)
+		testenv.Skip(t, err.Error())
 	}
 	cfg := testConfig(family)
 	t.Cleanup(func() {

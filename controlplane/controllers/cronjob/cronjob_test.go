@@ -21,7 +21,7 @@ func at(s string, loc *time.Location) time.Time {
 func TestNext(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
-		t.Skip("no time zone data")
+		t.Fatal(err) // the package carries the zones
 	}
 	for _, c := range []struct {
 		expr, from, want string
