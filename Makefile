@@ -57,8 +57,12 @@ parts: ## what the runtime carries: the images of pause and of the demo, and log
 
 .PHONY: generate
 generate: ## write generated code anew
-	go generate ./...
-	./controlplane/generate.sh
+	CGO_ENABLED=0 go generate ./...
+	CGO_ENABLED=0 ./controlplane/generate.sh
+
+.PHONY: check-generated
+check-generated: generate ## fail when generated code is not what `make generate` writes
+	@git diff --exit-code --stat -- '*.go' || { echo "generated code is stale: commit what make generate wrote"; exit 1; }
 
 .PHONY: check
 check: ## format, vet, import rules, module tidiness
@@ -85,6 +89,7 @@ RUN ?= .
 test: deps-test ## everything that can run on this machine (RUN=regexp picks tests)
 	@$(MAKE) check
 	@$(MAKE) build RACE=1
+	@$(MAKE) check-generated
 	@$(MAKE) tools
 	CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve HELM_BIN=$(CURDIR)/bin/helm go test -race -timeout 20m -run '$(RUN)' ./...
 
