@@ -91,7 +91,7 @@ test: deps-test ## everything that can run on this machine (RUN=regexp picks tes
 	@$(MAKE) build RACE=1
 	@$(MAKE) check-generated
 	@$(MAKE) tools
-	CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve HELM_BIN=$(CURDIR)/bin/helm go test -race -timeout 20m -run '$(RUN)' ./...
+	PATH=$(CURDIR)/bin/race:$$PATH CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve HELM_BIN=$(CURDIR)/bin/helm go test -race -timeout 20m -run '$(RUN)' ./...
 
 .PHONY: run
 run: deps-run build ## start a node here, deploy a small app, fetch a page through its Service (ONCE=1: then end)
