@@ -202,7 +202,7 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentO
 	}
 	if err != nil {
 		if rt != nil {
-			err = errors.Join(err, rt.abandon(dir))
+			err = errors.Join(err, rt.abandon(dir, o.Node.CgroupRoot))
 		}
 		return err
 	}

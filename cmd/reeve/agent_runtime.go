@@ -203,7 +203,7 @@ func (rt *nodeRuntime) run(part func(name string, f func(context.Context) error)
 }
 
 // abandon stops what openRuntime started, for a node that cannot join: a runtime with pods is left alone.
-func (rt *nodeRuntime) abandon(dir datadir.Dir) error {
+func (rt *nodeRuntime) abandon(dir datadir.Dir, cgroupRoot string) error {
 	if rt.containerd == nil || !rt.containerd.Private() {
 		return nil
 	}
@@ -214,7 +214,11 @@ func (rt *nodeRuntime) abandon(dir datadir.Dir) error {
 		return err
 	}
 	rt.close(rt.log)
-	return errors.Join((&logpump.Supervisor{Dir: dir.Logpump(), Logger: rt.log}).Stop(ctx), rt.containerd.Stop(ctx))
+	err = errors.Join((&logpump.Supervisor{Dir: dir.Logpump(), Logger: rt.log}).Stop(ctx), rt.containerd.Stop(ctx))
+	if host, detectErr := cgroup.Detect(); err == nil && detectErr == nil {
+		err = host.Remove(path.Join(cgroupRoot, instanceID(dir)))
+	}
+	return err
 }
 
 // close lets go of the runtime. Nothing is stopped. It may be repeated.
