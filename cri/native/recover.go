@@ -63,8 +63,15 @@ func (r *Runtime) recover(ctx context.Context) error {
 		}
 		delete(r.store.sandboxes, s.id)
 	}
+	// What ended while we were away is told once every container has its state: an event carries those of its whole pod.
+	var ended []func()
 	for _, c := range r.store.containers {
-		r.adoptContainer(ctx, c, running[c.id])
+		if tell := r.adoptContainer(ctx, c, running[c.id]); tell != nil {
+			ended = append(ended, tell)
+		}
+	}
+	for _, tell := range ended {
+		tell()
 	}
 	r.sweep(ctx)
 	r.log.Info("Recovered", "sandboxes", len(r.store.sandboxes), "containers", len(r.store.containers))
@@ -124,8 +131,9 @@ func (r *Runtime) loadContainer(rec containers.Container) (*container, error) {
 	return c, nil
 }
 
-// adoptContainer puts a loaded container into the state that its task and files tell.
-func (r *Runtime) adoptContainer(ctx context.Context, c *container, task *tasktypes.Process) {
+// adoptContainer puts a loaded container into the state that its task and files tell. For one that ended while we were
+// away it returns what settles its exit, to be called when all containers are adopted.
+func (r *Runtime) adoptContainer(ctx context.Context, c *container, task *tasktypes.Process) (ended func()) {
 	dir := r.containerDir(c.id)
 	var start startRecord
 	var exit exitRecord
@@ -166,14 +174,13 @@ func (r *Runtime) adoptContainer(ctx context.Context, c *container, task *taskty
 	case task != nil: // stopped while we were away
 		c.state = stateRunning
 		r.readopt(ctx, c)
-		r.onContainerExit(c, exitEvent{code: task.ExitStatus, at: task.ExitedAt.AsTime()})
-	case wasStarted: // and its task is gone: a reboot, or a shim that was killed
+		return func() { r.onContainerExit(c, exitEvent{code: task.ExitStatus, at: task.ExitedAt.AsTime()}) }
+	case wasStarted, // and its task is gone: a reboot, or a shim that was killed
+		r.sandboxGone(c):
 		c.state = stateRunning
-		r.loseContainer(ctx, c)
-	case r.sandboxGone(c):
-		c.state = stateRunning
-		r.loseContainer(ctx, c)
+		return func() { r.loseContainer(ctx, c) }
 	}
+	return nil
 }
 
 func (r *Runtime) sandboxGone(c *container) bool {

@@ -23,7 +23,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	run := g.run(sb, containerConfig("run", nil, "sleep", "1000"))
 	done := g.run(sb, containerConfig("done", nil, "sh", "-c", "exit 3"))
 	created := g.create(sb, containerConfig("created", nil, "true"))
-	while := g.run(sb, containerConfig("while", nil, "sh", "-c", "trap 'echo bye; exit 5' TERM; while :; do sleep 0.01; done"))
+	while := g.run(sb, containerConfig("while", nil, "sh", "-c", "trap 'echo bye; exit 5' TERM; echo set; while :; do sleep 0.01; done"))
 	g.wait(done)
 	before := map[string]*runtimeapi.ContainerStatus{}
 	for _, id := range []string{run, done, created} {
@@ -35,11 +35,8 @@ func TestRestartKeepsEverything(t *testing.T) {
 	}
 	c, _ := g.store.container(while)
 	pid := int(c.pid)
-	for !strings.Contains(procCmdline(pid), "trap") {
-		time.Sleep(time.Millisecond)
-	}
+	waitFor(t, func() bool { return strings.Contains(g.log(while), " F set\n") })
 	g.stop()
-	time.Sleep(20 * time.Millisecond) // the shell sets its trap
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +71,6 @@ func TestRestartKeepsEverything(t *testing.T) {
 		t.Error(err)
 	}
 	g.empty()
-}
-
-func procCmdline(pid int) string {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return string(b)
 }
 
 func waitFor(t testing.TB, cond func() bool) {
