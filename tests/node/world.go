@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,8 +26,9 @@ const (
 	OutsideNS = "outside"
 )
 
-// Main runs the tests of m in namespaces of their own. Without root or a built binary they say so and skip, or fail in CI.
-func Main(m *testing.M) {
+// Main runs the tests of m, a *testing.M, in namespaces of their own. Without root or a built binary they say so and skip,
+// or fail in CI.
+func Main(m interface{ Run() int }) {
 	if why := cannotRun(); why != "" {
 		if os.Getenv("REEVE_CI") == "1" {
 			fmt.Fprintln(os.Stderr, "tests of a whole node:", why)
