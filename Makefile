@@ -37,7 +37,8 @@ LDFLAGS := -s -w \
 # What commands come from where on Debian and Ubuntu: command=package, only missing ones are installed.
 RUN_NEEDS  := gcc=gcc containerd=containerd runc=runc iptables=iptables ip=iproute2 curl=curl conntrack=conntrack
 TEST_NEEDS := $(RUN_NEEDS) nft=nftables busybox=busybox-static /usr/lib/cni/ptp=containernetworking-plugins \
-  /usr/include/stdio.h=libc6-dev ipset=ipset ps=procps
+  /usr/include/stdio.h=libc6-dev ipset=ipset ps=procps \
+  qemu-system-x86_64=qemu-system-x86 debootstrap=debootstrap mke2fs=e2fsprogs unshare=util-linux
 
 .PHONY: help
 help: ## list the targets
