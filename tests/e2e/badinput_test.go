@@ -19,10 +19,7 @@ import (
 // TestBadStart starts reeve in ways that cannot work: each ends with one line that names the thing and the fix, a code
 // that is not zero, and nothing half-made left behind.
 func TestBadStart(t *testing.T) {
-	dir, err := os.MkdirTemp("/tmp", "reeve-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := node.TempDir(t)
 	defer os.RemoveAll(dir)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

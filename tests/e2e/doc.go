@@ -5,6 +5,7 @@
 //	extend_test.go      CRDs, helm, client-go inside a pod
 //	kill_test.go        kill -9 of each process under load
 //	restart_test.go     stop and start, and upgrade
+//	agent_restart_test.go  the agent restarted again and again, without a trace
 //	security_test.go    what a node's credential and a stranger may not
 //	quickstart_test.go  `make run ONCE=1` and what remains after it
 package e2e

@@ -17,10 +17,7 @@ import (
 // TestQuickstartLeavesNothing runs what `make run ONCE=1` runs, twice, the first time killed halfway, and compares the
 // host before and after: no process, mount, namespace, link, address, rule, cgroup or file of it remains.
 func TestQuickstartLeavesNothing(t *testing.T) {
-	dir, err := os.MkdirTemp("/tmp", "reeve-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := node.TempDir(t)
 	defer os.RemoveAll(dir)
 	before := hostState(t)
 	data := filepath.Join(dir, "quickstart")

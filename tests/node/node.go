@@ -40,10 +40,7 @@ type Node struct {
 // cleanup`, whose success is part of every test. A failed test keeps the log and says where.
 func New(t testing.TB, flags ...string) *Node {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "reeve-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := TempDir(t)
 	n := &Node{T: t, Dir: dir, Bin: os.Getenv("REEVE_BIN")}
 	n.args = append([]string{
 		"server", "--data-dir", n.DataDir(), "--root-dir", filepath.Join(dir, "kubelet"), "--pod-logs-dir", filepath.Join(dir, "pod-logs"),

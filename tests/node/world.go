@@ -8,8 +8,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,8 +20,9 @@ const (
 	// stage tells the three processes of a run apart: the one that `go test` started, the init of the new namespaces,
 	// and the one that runs the tests.
 	stage = "REEVE_E2E_STAGE"
-	// mark begins the name of every cgroup that these tests make.
-	mark = "reeve-e2e"
+	// mark begins the name of every cgroup and folder that these tests make; the process that owns the run follows.
+	mark  = "reeve-node-"
+	owner = "REEVE_E2E_OWNER"
 	// The node's address, and a host outside of it in a namespace of its own, over a veth pair.
 	IP        = "10.100.0.1"
 	OutsideIP = "10.100.0.2"
@@ -47,18 +50,18 @@ func Main(m interface{ Run() int }) {
 	case "tests":
 		os.Exit(m.Run())
 	}
-	removeCgroups()
+	sweep(0)
 	runtime.LockOSThread() // Pdeathsig is sent when the thread that forked ends
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), stage+"=init")
+	cmd.Env = append(os.Environ(), stage+"=init", owner+"="+strconv.Itoa(os.Getpid()))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	signal.Ignore(os.Interrupt)
 	err := cmd.Run()
-	removeCgroups()
+	sweep(os.Getpid())
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -152,14 +155,30 @@ func prepare() error {
 	return nil
 }
 
-// CgroupRoot is where a node of these tests makes its pods' cgroups.
-func CgroupRoot(name string) string { return "/" + mark + "-" + name }
+// TempDir makes a short-named folder that bears the mark: what a run leaves, killed or not, the next one removes.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", mark+os.Getenv(owner)+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
 
-// removeCgroups removes what an earlier run left, killed or not: whatever bears the mark, in every hierarchy.
-func removeCgroups() {
+// CgroupRoot is where a node of these tests makes its pods' cgroups; name is the base name of a TempDir, or another.
+func CgroupRoot(name string) string {
+	return "/" + mark + os.Getenv(owner) + "-" + strings.TrimPrefix(name, mark+os.Getenv(owner)+"-")
+}
+
+// sweep removes what runs that have ended, killed or not, have left: whatever bears the mark, in every hierarchy.
+// Runs that go on beside this one keep theirs; mine is this run's own process when it has ended.
+func sweep(mine int) {
 	tops, _ := filepath.Glob("/sys/fs/cgroup/*/" + mark + "*")
 	more, _ := filepath.Glob("/sys/fs/cgroup/" + mark + "*")
 	for _, top := range append(tops, more...) {
+		if owned(top, mine) {
+			continue
+		}
 		var dirs []string
 		filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
@@ -171,4 +190,25 @@ func removeCgroups() {
 			os.Remove(dirs[i])
 		}
 	}
+	if mine != 0 {
+		return // a test that failed keeps its folder until the next run
+	}
+	folders, _ := filepath.Glob("/tmp/" + mark + "*")
+	for _, f := range folders {
+		if !owned(f, 0) {
+			os.RemoveAll(f)
+		}
+	}
+}
+
+// owned tells whether what path names belongs to another run that goes on: to a process that is a test binary.
+func owned(path string, mine int) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), mark), "-")
+	pid, err := strconv.Atoi(name)
+	if err != nil || pid == mine {
+		return false
+	}
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	program, _, _ := strings.Cut(string(line), "\x00")
+	return err == nil && strings.HasSuffix(program, ".test")
 }
