@@ -16,21 +16,34 @@ import (
 // Mode is a backend's name, as kube-proxy's --proxy-mode and /proxyMode have it.
 type Mode string
 
-// The modes. Auto is iptables where the host has it, else nftables, which needs kernel 5.13 and nft 1.0.1. IPTables lets
-// Services' traffic pass hosts whose own rules drop what they forward; NFTables cannot, and is much faster with many
-// Services.
+// The modes. Auto is nftables where kernel (5.13) and nft (1.0.1) allow, else iptables.
 const (
 	ModeAuto     Mode = "auto"
 	ModeIPTables Mode = "iptables"
 	ModeNFTables Mode = "nftables"
 )
 
-// other is the mode whose rules may be there from an earlier start.
-func (m Mode) other() Mode {
-	if m == ModeNFTables {
-		return ModeIPTables
-	}
-	return ModeNFTables
+// LocalMode is how traffic of pods is told from other traffic, as kube-proxy's --detect-local-mode.
+type LocalMode string
+
+// The ways: by the source address being in ClusterCIDRs or in this node's own spec.podCIDRs, or by the interface that the
+// packet came in by, named or with a prefix.
+const (
+	LocalClusterCIDR     LocalMode = "ClusterCIDR"
+	LocalNodeCIDR        LocalMode = "NodeCIDR"
+	LocalBridge          LocalMode = "BridgeInterface"
+	LocalInterfacePrefix LocalMode = "InterfaceNamePrefix"
+)
+
+// ConntrackConfig sizes the node's connection tracking. Nil leaves a value to the host, but for MaxPerCore and Min.
+type ConntrackConfig struct {
+	// MaxPerCore and Min size the table: MaxPerCore × cores, at least Min. Defaults: 32768 and 131072. MaxPerCore 0 leaves
+	// the size to the host.
+	MaxPerCore, Min *int32
+	// Timeouts, of which nil and 0 leave the host's.
+	TCPEstablishedTimeout, TCPCloseWaitTimeout, UDPTimeout, UDPStreamTimeout *time.Duration
+	// TCPBeLiberal accepts packets outside their connection's window.
+	TCPBeLiberal bool
 }
 
 // Config is everything that the proxy needs to know. The zero value of a field means its default; Client, NodeName are
@@ -48,9 +61,14 @@ type Config struct {
 	// ClusterCIDRs are the pods' ranges: traffic to a ClusterIP from outside them is masqueraded. Empty: only hairpin and
 	// external traffic is.
 	ClusterCIDRs []netip.Prefix
+	// DetectLocal is how pods' traffic is told. Default: ClusterCIDR.
+	DetectLocal LocalMode
+	// LocalInterface is the bridge's name, or the prefix of the pods' interfaces on the host, with those two ways.
+	LocalInterface string
 	// NodePortAddresses limit on which local addresses node ports answer. Empty: all but loopback.
 	NodePortAddresses []netip.Prefix
-	// LocalhostNodePorts also answers node ports on 127.0.0.1, which needs route_localnet. Default: off.
+	// LocalhostNodePorts also answers node ports on 127.0.0.1, which needs route_localnet: it is switched on after the rules
+	// are in place that keep neighbours off 127.0.0.0/8 (CVE-2020-8558). Default: off.
 	LocalhostNodePorts bool
 	// MasqueradeAll masquerades all traffic to ClusterIPs.
 	MasqueradeAll bool
@@ -66,12 +84,19 @@ type Config struct {
 	SyncPeriod time.Duration
 	// CanaryPeriod is how often a foreign flush is looked for; nftables mode hears of one at once. Default: 30 s.
 	CanaryPeriod time.Duration
+	// Conntrack sizes connection tracking.
+	Conntrack ConntrackConfig
+	// PodAddresses are addresses of this node itself, no Service's of this proxy, that pods must reach where the host drops
+	// what is sent to it: the cluster DNS.
+	PodAddresses []netip.Addr
 	// MinSyncInterval separates the starts of two programmings; the first after a rest starts at once. Default: 20 ms.
 	MinSyncInterval time.Duration
 	// HealthzAddress serves /healthz and /livez. Default: 0.0.0.0:10256. "-" serves none.
 	HealthzAddress string
 	// MetricsAddress serves /metrics, /proxyMode, /healthz. Default: 127.0.0.1:10249. "-" serves none.
 	MetricsAddress string
+	// Profiling serves /debug/pprof at MetricsAddress. Default: off.
+	Profiling bool
 	// Registry receives the proxy's metrics and is what /metrics serves. Default: a registry of its own.
 	Registry *prometheus.Registry
 	// Logger. Default: slog.Default().
@@ -87,6 +112,8 @@ const (
 	defaultMetricsAddress  = "127.0.0.1:10249"
 	defaultChainPrefix     = "KUBE"
 )
+
+var interfacePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,15}$`)
 
 var chainPrefixPattern = regexp.MustCompile(`^[A-Z][A-Z0-9-]{0,7}$`)
 
@@ -105,6 +132,17 @@ func (c Config) complete() (Config, error) {
 	case ModeAuto, ModeIPTables, ModeNFTables:
 	default:
 		errs = append(errs, fmt.Errorf("Mode %q is unknown: use auto, iptables or nftables", c.Mode))
+	}
+	switch c.DetectLocal {
+	case "":
+		c.DetectLocal = LocalClusterCIDR
+	case LocalClusterCIDR, LocalNodeCIDR:
+	case LocalBridge, LocalInterfacePrefix:
+		if !interfacePattern.MatchString(c.LocalInterface) {
+			errs = append(errs, fmt.Errorf("LocalInterface %q: DetectLocal %s needs an interface's name or prefix, at most 15 letters, digits and ._-", c.LocalInterface, c.DetectLocal))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("DetectLocal %q is unknown: use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix", c.DetectLocal))
 	}
 	if len(c.NodeIPs) == 0 {
 		c.NodeIPs = []netip.Addr{netip.IPv4Unspecified()}
@@ -151,9 +189,16 @@ func (c Config) complete() (Config, error) {
 	}
 	setAddress("HealthzAddress", &c.HealthzAddress, defaultHealthzAddress)
 	setAddress("MetricsAddress", &c.MetricsAddress, defaultMetricsAddress)
-	for _, p := range append(append([]netip.Prefix{}, c.ClusterCIDRs...), c.NodePortAddresses...) {
-		if !p.IsValid() {
-			errs = append(errs, errors.New("ClusterCIDRs, NodePortAddresses: an invalid prefix"))
+	for name, list := range map[string][]netip.Prefix{"ClusterCIDRs": c.ClusterCIDRs, "NodePortAddresses": c.NodePortAddresses} {
+		for i, p := range list {
+			if !p.IsValid() {
+				errs = append(errs, fmt.Errorf("%s[%d] is no valid address range: use one like 10.244.0.0/16", name, i))
+			}
+		}
+	}
+	for name, n := range map[string]*int32{"Conntrack.MaxPerCore": c.Conntrack.MaxPerCore, "Conntrack.Min": c.Conntrack.Min} {
+		if n != nil && *n < 0 {
+			errs = append(errs, fmt.Errorf("%s %d: use 0 or more", name, *n))
 		}
 	}
 	if c.Registry == nil {

@@ -21,8 +21,8 @@ type loop struct {
 	planned  map[plan.Name]*plan.Planned // what is in the kernel, or will be after a retry
 	pending  map[plan.Name]pendingChange // taken, but not applied in every family yet
 	needFull []bool                      // by backend: nothing can be presumed of the kernel
-	zone     string
-	retired  bool          // the other mode's rules are gone
+	node     nodeFacts
+	settled  bool          // the first programming of all families is done, and what follows it
 	touched  chan struct{} // somebody removed rules; full when the loop has yet to look
 }
 
@@ -148,17 +148,17 @@ func (l *loop) sync(ctx context.Context) bool {
 	if !b.synced {
 		return true // the watches wake us
 	}
-	if b.zone != l.zone {
-		// Hints are read by zone: everything is planned anew.
-		l.zone = b.zone
+	if b.node != l.node {
+		// Hints are read by zone, and pods' ranges are in the rules: everything is planned anew.
+		l.node = b.node
 		b = l.track.take(true).merge(b)
 		for _, be := range l.backends {
-			be.SetFacts(factsOf(l.cfg, l.zone))
+			be.SetFacts(factsOf(l.cfg, l.node))
 		}
 		l.presumeNothing()
 	}
 	l.metrics.changes(b)
-	facts := factsOf(l.cfg, l.zone)
+	facts := factsOf(l.cfg, l.node)
 	for name, c := range b.services {
 		before := l.planned[name]
 		if p, ok := l.pending[name]; ok {
@@ -199,10 +199,22 @@ func (l *loop) sync(ctx context.Context) bool {
 	clear(l.pending)
 	l.metrics.synced(now, l.planned)
 	l.health.updated()
-	if !l.retired {
-		l.retired = true
-		retire(ctx, l.cfg, l.cfg.Mode.other())
+	return l.settle(ctx)
+}
+
+// settle does, once, what must wait for the rules to be in place. False: try again.
+func (l *loop) settle(ctx context.Context) bool {
+	if l.settled {
+		return true
 	}
+	if l.cfg.LocalhostNodePorts {
+		if err := openLoopback(); err != nil {
+			l.cfg.Logger.Error("Failed to open node ports on loopback", logkey.Err, err)
+			return false
+		}
+	}
+	retire(ctx, l.cfg)
+	l.settled = true
 	return true
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -66,7 +67,7 @@ func (w *world) config() Config {
 	c := Config{
 		Client: w.api, NodeName: "here", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Mode: ModeIPTables,
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, IPTables: w.flavor,
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: testLogger(),
 	}
 	if w.flavor == onNFTables {
 		c.Mode, c.IPTables = ModeNFTables, ""
@@ -211,4 +212,12 @@ func eachOf(t *testing.T, flavors []string, fn func(t *testing.T, flavor string)
 	for _, flavor := range flavors {
 		t.Run(flavor, func(t *testing.T) { fn(t, flavor) })
 	}
+}
+
+// testLogger is silent but with REEVE_LOG=1.
+func testLogger() *slog.Logger {
+	if os.Getenv("REEVE_LOG") == "1" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
 }

@@ -79,7 +79,7 @@ func familyLabel(f plan.Family) string { return "IPv" + strconv.Itoa(int(f)) }
 func (m *metrics) changes(b batch) {
 	m.serviceChanges.Add(float64(b.serviceChanges))
 	m.endpointChanges.Add(float64(b.endpointChanges))
-	m.lastQueued.Set(unix(time.Now()))
+	m.lastQueued.Set(unixSeconds(time.Now()))
 }
 
 func (m *metrics) applied(f plan.Family, took time.Duration, full bool, rules map[string]int) {
@@ -102,7 +102,7 @@ func (m *metrics) programmed(latency time.Duration) {
 }
 
 func (m *metrics) synced(now time.Time, all map[plan.Name]*plan.Planned) {
-	m.lastSync.Set(unix(now))
+	m.lastSync.Set(unixSeconds(now))
 	internal, external := 0, 0
 	for _, p := range all {
 		for i := range p.Ports {
@@ -123,4 +123,4 @@ func (m *metrics) flowsDeleted(f plan.Family, n int) {
 	m.conntrackDeleted.WithLabelValues(familyLabel(f)).Add(float64(n))
 }
 
-func unix(t time.Time) float64 { return math.Round(float64(t.UnixMicro())) / 1e6 }
+func unixSeconds(t time.Time) float64 { return math.Round(float64(t.UnixMicro())) / 1e6 }

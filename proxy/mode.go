@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/knftables"
-
 	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/iptables"
@@ -16,13 +14,44 @@ import (
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
-// retireTimeout bounds the removal of the other mode's rules: some 40 runs of iptables on a busy host.
+// retireTimeout bounds the removal of the other modes' rules: some 40 runs of iptables on a busy host.
 const retireTimeout = 30 * time.Second
 
 var families = []plan.Family{plan.IPv4, plan.IPv6}
 
-// opener makes one family's backend, or says why this host cannot have it.
-type opener func(Config, plan.Family) (backend, error)
+// kind is one mode: how its backend of a family is made, and how what it left is found and removed.
+type kind struct {
+	mode Mode
+	// open makes one family's backend, or says why this host cannot have it.
+	open func(Config, plan.Family) (backend, error)
+	// remove removes what the mode left in a family, and answers whether there was anything. It looks first, and cheaply:
+	// it is called where the mode was never used. What its commands are missing for cannot have been used either.
+	remove func(context.Context, Config, plan.Family) (removed bool, err error)
+	// guardsLoopback reports rules that keep neighbours off 127.0.0.0/8. Nil: the mode has none.
+	guardsLoopback func(context.Context, Config) bool
+}
+
+// modes in the order in which auto tries them.
+var modes []kind
+
+func init() {
+	modes = []kind{
+		{ModeNFTables, openNFTables, removeNFTables, nftablesGuardLoopback},
+		{ModeIPTables, openIPTables, removeIPTables, iptablesGuardLoopback},
+	}
+}
+
+// autoModes are those that auto may choose.
+var autoModes = []Mode{ModeNFTables, ModeIPTables}
+
+func kindOf(m Mode) kind {
+	for _, k := range modes {
+		if k.mode == m {
+			return k
+		}
+	}
+	return kind{mode: m}
+}
 
 func openIPTables(cfg Config, family plan.Family) (backend, error) {
 	xt, err := xtables.New(xtables.Family(family), xtables.Flavor(cfg.IPTables))
@@ -42,31 +71,27 @@ func openNFTables(cfg Config, family plan.Family) (backend, error) {
 }
 
 // openBackends makes a backend for each family of the node's addresses, and answers which mode they are of: cfg's, and for
-// auto iptables where it works, else nftables. One family must work; the other is left out, with a warning, where the host
-// has none.
+// auto the first that works. One family must work; the other is left out, with a warning, where the host has none.
 func openBackends(cfg Config) (Mode, []backend, error) {
-	switch cfg.Mode {
-	case ModeIPTables:
-		b, err := openFamilies(cfg, openIPTables)
-		return ModeIPTables, b, err
-	case ModeNFTables:
-		b, err := openFamilies(cfg, openNFTables)
-		return ModeNFTables, b, err
+	try := []Mode{cfg.Mode}
+	if cfg.Mode == ModeAuto {
+		try = autoModes
 	}
-	// nftables would be the better choice, but for hosts that drop what they forward (a FORWARD policy, Docker's rules): only
-	// iptables mode can let Services' traffic pass those.
-	b, err := openFamilies(cfg, openIPTables)
-	if err == nil {
-		return ModeIPTables, b, nil
+	var errs []error
+	for _, m := range try {
+		b, err := openFamilies(cfg, kindOf(m))
+		if err == nil {
+			if len(errs) > 0 {
+				cfg.Logger.Info("Chose the Service proxy's mode", "mode", string(m), "because", errors.Join(errs...).Error())
+			}
+			return m, b, nil
+		}
+		errs = append(errs, fmt.Errorf("mode %s: %w", m, err))
 	}
-	b, nftErr := openFamilies(cfg, openNFTables)
-	if nftErr != nil {
-		return "", nil, errors.Join(err, nftErr)
-	}
-	return ModeNFTables, b, nil
+	return "", nil, errors.Join(errs...)
 }
 
-func openFamilies(cfg Config, open opener) ([]backend, error) {
+func openFamilies(cfg Config, k kind) ([]backend, error) {
 	wanted := map[plan.Family]bool{}
 	for _, ip := range cfg.NodeIPs {
 		wanted[plan.FamilyOf(ip)] = true
@@ -77,12 +102,16 @@ func openFamilies(cfg Config, open opener) ([]backend, error) {
 		if !wanted[family] {
 			continue
 		}
-		b, err := open(cfg, family)
+		err := hasFamily(family)
+		if err == nil {
+			var b backend
+			if b, err = k.open(cfg, family); err == nil {
+				out = append(out, b)
+			}
+		}
 		if err != nil {
 			errs = append(errs, err)
-			continue
 		}
-		out = append(out, b)
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("open the proxy's backend: %w", errors.Join(errs...))
@@ -94,11 +123,11 @@ func openFamilies(cfg Config, open opener) ([]backend, error) {
 }
 
 func iptablesConfig(cfg Config, family plan.Family) iptables.Config {
-	return iptables.Config{Facts: factsOf(cfg, ""), Prefix: cfg.ChainPrefix, MarkBit: *cfg.MasqueradeBit, Family: family}
+	return iptables.Config{Facts: factsOf(cfg, nodeFacts{}), Prefix: cfg.ChainPrefix, MarkBit: *cfg.MasqueradeBit, Family: family}
 }
 
 func nftablesConfig(cfg Config, family plan.Family) nftables.Config {
-	return nftables.Config{Facts: factsOf(cfg, ""), Table: tableName(cfg.ChainPrefix), MarkBit: *cfg.MasqueradeBit, Family: family}
+	return nftables.Config{Facts: factsOf(cfg, nodeFacts{}), Table: tableName(cfg.ChainPrefix), MarkBit: *cfg.MasqueradeBit, Family: family}
 }
 
 // tableName moves with the chains' prefix, so that two instances share no table.
@@ -109,48 +138,60 @@ func tableName(prefix string) string {
 	return "reeve-proxy-" + strings.ToLower(prefix)
 }
 
-// retire removes what the other mode left of an earlier start. The rules of this one are in place. What cannot be looked
-// at, since its command is missing, cannot have been used either.
-func retire(ctx context.Context, cfg Config, other Mode) {
+// retire removes what the other modes left of an earlier start. The rules of this one are in place.
+func retire(ctx context.Context, cfg Config) {
 	ctx, cancel := context.WithTimeout(ctx, retireTimeout)
 	defer cancel()
-	for _, family := range families {
-		var removed bool
-		var err error
-		if other == ModeIPTables {
-			removed, err = removeIPTables(ctx, cfg, family)
-		} else {
-			removed, err = removeNFTables(ctx, cfg, family)
+	for _, k := range modes {
+		if k.mode == cfg.Mode {
+			continue
 		}
-		switch {
-		case err != nil && ctx.Err() == nil:
-			cfg.Logger.Warn("Failed to remove the rules of the other mode", "mode", string(other), logkey.IPFamily, int(family), logkey.Err, err)
-		case removed:
-			cfg.Logger.Info("Removed the rules of the other mode", "mode", string(other), logkey.IPFamily, int(family))
+		for _, family := range families {
+			removed, err := k.remove(ctx, cfg, family)
+			switch {
+			case err != nil && ctx.Err() == nil:
+				cfg.Logger.Warn("Failed to remove the rules of another mode", "mode", string(k.mode), logkey.IPFamily, int(family), logkey.Err, err)
+			case removed:
+				cfg.Logger.Info("Removed the rules of another mode", "mode", string(k.mode), logkey.IPFamily, int(family))
+			}
 		}
 	}
 }
 
-// removeIPTables removes our chains where there are any. It reads first: removing what is not there takes many runs of
-// iptables.
 func removeIPTables(ctx context.Context, cfg Config, family plan.Family) (removed bool, err error) {
-	xt, err := xtables.New(xtables.Family(family), xtables.Flavor(cfg.IPTables))
-	if err != nil {
-		return false, nil
-	}
-	for _, table := range []string{"nat", "filter", "mangle"} {
-		saved, err := xt.Save(ctx, table)
+	// Either flavour may have been used by an earlier start.
+	for _, flavor := range flavors(cfg) {
+		xt, err := xtables.Find(xtables.Family(family), flavor)
 		if err != nil {
-			return false, err
+			continue
 		}
-		for _, chain := range xtables.ParseSave(saved).Chains {
-			if strings.HasPrefix(chain, cfg.ChainPrefix+"-") {
-				c := iptablesConfig(cfg, family)
-				return true, iptables.Cleanup(ctx, c, xt)
+		for _, table := range []string{"nat", "filter", "mangle"} {
+			if !xt.Used(table) {
+				continue
 			}
+			saved, err := xt.Save(ctx, table)
+			if err != nil {
+				return removed, err
+			}
+			if !xtables.ParseSave(saved).Has(cfg.ChainPrefix + "-") {
+				continue
+			}
+			if err := iptables.Cleanup(ctx, iptablesConfig(cfg, family), xt); err != nil {
+				return removed, err
+			}
+			removed = true
+			break
 		}
 	}
-	return false, nil
+	return removed, nil
+}
+
+// flavors are the kinds of iptables that may hold rules of ours.
+func flavors(cfg Config) []xtables.Flavor {
+	if cfg.IPTables != "" {
+		return []xtables.Flavor{xtables.Flavor(cfg.IPTables)}
+	}
+	return []xtables.Flavor{xtables.HostDefault, xtables.NFT, xtables.Legacy}
 }
 
 func removeNFTables(ctx context.Context, cfg Config, family plan.Family) (removed bool, err error) {
@@ -159,9 +200,24 @@ func removeNFTables(ctx context.Context, cfg Config, family plan.Family) (remove
 	if err != nil {
 		return false, nil
 	}
-	found, err := nft.ListAll(ctx)
-	if knftables.IsNotFound(err) || (err == nil && len(found) == 0) {
+	found, err := nft.CountRules(ctx)
+	if err == nil && len(found) == 0 {
 		return false, nil
 	}
 	return true, nftables.Cleanup(ctx, c, nft)
+}
+
+func nftablesGuardLoopback(ctx context.Context, cfg Config) bool {
+	nft, err := nftables.Open(nftablesConfig(cfg, plan.IPv4))
+	return err == nil && nft.GuardsLoopback(ctx)
+}
+
+func iptablesGuardLoopback(ctx context.Context, cfg Config) bool {
+	for _, flavor := range flavors(cfg) {
+		xt, err := xtables.Find(xtables.IPv4, flavor)
+		if err == nil && iptables.GuardsLoopback(ctx, iptablesConfig(cfg, plan.IPv4), xt) {
+			return true
+		}
+	}
+	return false
 }

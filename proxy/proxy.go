@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/reevehq/reeve/internal/xtables"
-	"github.com/reevehq/reeve/proxy/iptables"
-	"github.com/reevehq/reeve/proxy/nftables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -43,11 +40,18 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := prepareHost(cfg); err != nil {
 		return err
 	}
+	if !cfg.LocalhostNodePorts {
+		// The rules about to be written do not guard it any more.
+		if err := closeLoopback(ctx, cfg); err != nil {
+			return err
+		}
+	}
 	metrics, err := newMetrics(cfg.Registry, mode)
 	if err != nil {
 		return err
 	}
 	track := newTracker(cfg.NodeName)
+	track.needCIDR = cfg.DetectLocal == LocalNodeCIDR
 	health := newHealth(metrics, track.nodeDraining)
 	stopServers, err := serve(cfg, metrics, health)
 	if err != nil {
@@ -74,11 +78,20 @@ func Run(ctx context.Context, cfg Config) error {
 	return errors.Join(stopServers(), checks.close())
 }
 
-func factsOf(cfg Config, zone string) plan.Facts {
-	return plan.Facts{
-		NodeName: cfg.NodeName, Zone: zone, ClusterCIDRs: cfg.ClusterCIDRs, MasqueradeAll: cfg.MasqueradeAll,
+func factsOf(cfg Config, node nodeFacts) plan.Facts {
+	f := plan.Facts{
+		NodeName: cfg.NodeName, Zone: node.zone, MasqueradeAll: cfg.MasqueradeAll,
 		NodePortAddresses: cfg.NodePortAddresses, LocalhostNodePorts: cfg.LocalhostNodePorts,
 	}
+	switch cfg.DetectLocal {
+	case LocalNodeCIDR:
+		f.ClusterCIDRs = node.podCIDRs()
+	case LocalBridge, LocalInterfacePrefix:
+		f.LocalInterface, f.LocalInterfaceIsPrefix = cfg.LocalInterface, cfg.DetectLocal == LocalInterfacePrefix
+	default:
+		f.ClusterCIDRs = cfg.ClusterCIDRs
+	}
+	return f
 }
 
 // CleanupConfig names what Cleanup removes. Zero values mean what they mean in Config.
@@ -88,8 +101,8 @@ type CleanupConfig struct {
 	IPTables      string
 }
 
-// Cleanup removes the proxy's rules of both families and all modes. What is not there is no error; a host without ip6tables
-// or without nft is none, one with neither iptables nor nft is.
+// Cleanup removes the proxy's rules of both families and all modes, and what it added to others' rules. What is not there
+// is no error, nor is a host without the commands of a mode, which cannot have used it.
 func Cleanup(ctx context.Context, c CleanupConfig) error {
 	cfg := Config{ChainPrefix: c.ChainPrefix, MasqueradeBit: c.MasqueradeBit, IPTables: c.IPTables}
 	if cfg.ChainPrefix == "" {
@@ -99,22 +112,13 @@ func Cleanup(ctx context.Context, c CleanupConfig) error {
 		bit := defaultMasqueradeBit
 		cfg.MasqueradeBit = &bit
 	}
-	var errs, missing []error
-	for _, family := range families {
-		if xt, err := xtables.New(xtables.Family(family), xtables.Flavor(cfg.IPTables)); err != nil {
-			missing = append(missing, err)
-		} else {
-			errs = append(errs, iptables.Cleanup(ctx, iptablesConfig(cfg, family), xt))
+	// Before the rules that guard it.
+	errs := []error{closeLoopback(ctx, cfg)}
+	for _, k := range modes {
+		for _, family := range families {
+			_, err := k.remove(ctx, cfg, family)
+			errs = append(errs, err)
 		}
-		nft, err := nftables.Open(nftablesConfig(cfg, family))
-		if err != nil {
-			missing = append(missing, err)
-			continue
-		}
-		errs = append(errs, nftables.Cleanup(ctx, nftablesConfig(cfg, family), nft))
-	}
-	if len(errs) == 0 {
-		errs = missing
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up the proxy's rules: %w", err)

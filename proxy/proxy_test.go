@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/reevehq/reeve/internal/testns"
 )
@@ -325,26 +328,142 @@ func TestForeignFlushIsHealed(t *testing.T) {
 	})
 }
 
-func TestNodePortsOnLoopbackOnlyWhenAsked(t *testing.T) {
+func TestNodePortsOnLoopbackOnlyWhenAskedAndNeverForNeighbours(t *testing.T) {
 	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
 		w := newWorld(t, 1, flavor)
 		w.service("web", clusterIP, nodePorts)
 		w.endpoints("web", 0)
 		w.run(nil)
 		w.settled("default/web:dns node port")
-		if said, err := w.node.Ask("tcp", "127.0.0.1:30080"); err == nil {
-			t.Errorf("loopback answered %q by default", said)
+		routes := func() bool {
+			n, err := readSysctl(routeLocalnet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n == 1
+		}
+		if said, err := w.node.Ask("tcp", "127.0.0.1:30080"); err == nil || routes() {
+			t.Errorf("loopback answered %q by default, route_localnet %v", said, routes())
 		}
 		w.stop()
 		w.run(func(c *Config) { c.LocalhostNodePorts = true })
-		t.Cleanup(func() { testns.Sh(t, "echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet") })
-		w.settled(w.on("! -s 127.0.0.0/8 -d 127.0.0.0/8", "ip daddr 127.0.0.0/8 ip saddr != 127.0.0.0/8"))
 		testns.Eventually(t, "an answer on loopback", func() bool { _, err := w.node.Ask("tcp", "127.0.0.1:30080"); return err == nil })
 		w.node.MustSay(t, "tcp", "127.0.0.1:30080", "p0 10.244.3.1")
+		w.node.MustSay(t, "udp", "127.0.0.1:30053", "p0 10.244.3.1")
+
+		// A neighbour that routes loopback addresses to the node, and one that claims to be the node's loopback.
 		w.node.Serve(t, "secret", "127.0.0.1:9000")
-		testns.Sh(t, "ip -n outside addr del 127.0.0.1/8 dev lo; ip -n outside route add 127.0.0.1 via 192.0.2.1; ip netns exec outside sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'")
-		if said, err := w.outside.Ask("tcp", "127.0.0.1:9000"); err == nil {
-			t.Errorf("a neighbour reached the node's loopback: %q", said)
+		w.node.Serve(t, "open", "192.0.2.1:9001")
+		w.outside.MustSay(t, "tcp", "192.0.2.1:9001", "open 192.0.2.2")
+		testns.Sh(t, `ip netns exec outside sh -c 'echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter'
+			ip -n outside addr del 127.0.0.1/8 dev lo; ip -n outside route add 127.0.0.1 via 192.0.2.1 src 192.0.2.2`)
+		for _, target := range []string{"127.0.0.1:9000", "127.0.0.1:30080"} {
+			for _, network := range []string{"tcp", "udp"} {
+				if said, err := w.outside.Ask(network, target); err == nil {
+					t.Errorf("a neighbour reached %s %s on the node's loopback: %q", network, target, said)
+				}
+			}
+		}
+		counter := w.on("iptables-"+flavor+" -t mangle -nvxL KUBE-FIREWALL", "nft list chain ip reeve-proxy filter-prerouting")
+		testns.Sh(t, "%s >/dev/null", counter)
+		testns.Sh(t, `nft add table ip spoofed; nft 'add chain ip spoofed in { type filter hook input priority 10; }'; nft add rule ip spoofed in iifname up0 ip saddr 127.0.0.0/8 counter`)
+		t.Cleanup(func() { testns.Sh(t, "nft delete table ip spoofed") })
+		testns.Sh(t, "ip -n outside route del 127.0.0.1; ip -n outside addr add 127.0.0.9/32 dev eth0; ip -n outside route add 192.0.2.1 dev eth0 src 127.0.0.9")
+		if said, err := w.outside.Ask("udp", "192.0.2.1:9001"); err == nil {
+			t.Errorf("a neighbour that claims to be 127.0.0.9 was answered %q", said)
+		}
+		if got := testns.Sh(t, "nft list table ip spoofed"); !strings.Contains(got, "counter packets 0 ") {
+			t.Errorf("packets with a loopback source came in from a neighbour:\n%s", got)
+		}
+
+		// Switched off again, the parameter is closed before the rules that guarded it go.
+		w.stop()
+		if !routes() {
+			t.Error("route_localnet went with the proxy")
+		}
+		w.run(nil)
+		testns.Eventually(t, "route_localnet off", func() bool { return !routes() })
+		w.stop()
+		w.run(func(c *Config) { c.LocalhostNodePorts = true })
+		testns.Eventually(t, "route_localnet on", routes)
+		w.stop()
+		w.cleanup()
+		if routes() {
+			t.Error("route_localnet was left on by cleanup")
+		}
+	})
+}
+
+// The loopback is not opened before the rules that guard it are in.
+func TestLoopbackIsOpenedOnlyBehindItsGuard(t *testing.T) {
+	w := newWorld(t, 0, "legacy")
+	lock := holdXtablesLock(t)
+	w.run(func(c *Config) { c.LocalhostNodePorts = true })
+	code := func() int { c, _ := get(t, "http://127.0.0.1:10256/healthz"); return c }
+	testns.Eventually(t, "the health endpoint", func() bool { return code() != 0 })
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if n, err := readSysctl(routeLocalnet); err != nil || n != 0 {
+			t.Fatalf("route_localnet %d, %v while no rule could be written", n, err)
+		}
+	}
+	lock()
+	testns.Eventually(t, "route_localnet on", func() bool { n, _ := readSysctl(routeLocalnet); return n == 1 })
+	if rules := testns.Sh(t, "iptables-legacy-save -t mangle"); !strings.Contains(rules, "-A KUBE-FIREWALL -d 127.0.0.0/8 ! -i lo -j DROP") {
+		t.Error(rules)
+	}
+}
+
+// holdXtablesLock takes the lock as a firewall manager does while it reloads; the answered function lets it go.
+func holdXtablesLock(t *testing.T) func() {
+	t.Helper()
+	f, err := os.OpenFile("/run/xtables.lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	release := sync.OnceFunc(func() { f.Close() })
+	t.Cleanup(release)
+	return release
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	r, err := http.Get(url)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer r.Body.Close()
+	body, _ := io.ReadAll(r.Body)
+	return r.StatusCode, string(body)
+}
+
+// Marks that users put on packets pass a Service unchanged, masqueraded or not, but for our one bit.
+func TestUsersMarksSurvive(t *testing.T) {
+	eachOf(t, []string{"nft", "legacy", onNFTables}, func(t *testing.T, flavor string) {
+		w := newWorld(t, 2, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0)
+		w.run(nil)
+		w.settled("default/web:dns node port")
+		// Everything but our bit, before our rules and checked after them.
+		testns.Sh(t, `nft -f - <<'EOF'
+table ip user {
+	chain in { type filter hook prerouting priority -200; meta mark set 0xffffbfff; }
+	chain local { type filter hook output priority -200; meta mark set 0xffffbfff; }
+	chain out { type filter hook postrouting priority 300; oifname "vp*" jump check; }
+	chain check { meta mark 0xffffbfff counter return; counter comment "changed"; }
+}
+EOF`)
+		t.Cleanup(func() { testns.Sh(t, "nft delete table ip user") })
+		w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
+		w.pods[0].MustSay(t, "tcp", clusterIP+":80", "p0 10.244.3.1")
+		w.outside.MustSay(t, "udp", "192.0.2.1:30053", "p0 10.244.3.1")
+		w.node.MustSay(t, "tcp", clusterIP+":80", "p0 10.244.3.1")
+		got := testns.Sh(t, "nft list chain ip user check")
+		if strings.Contains(got, "0xffffbfff counter packets 0 ") || !strings.Contains(got, `counter packets 0 bytes 0 comment "changed"`) {
+			t.Errorf("users' marks were changed:\n%s", got)
 		}
 	})
 }
@@ -360,16 +479,6 @@ func TestHealthAndMetrics(t *testing.T) {
 		w.endpoints("web", 0)
 		w.run(nil)
 		w.settled("default/web:dns node port")
-		get := func(url string) (int, string) {
-			t.Helper()
-			r, err := http.Get(url)
-			if err != nil {
-				return 0, err.Error()
-			}
-			defer r.Body.Close()
-			body, _ := io.ReadAll(r.Body)
-			return r.StatusCode, string(body)
-		}
 		for _, c := range []struct {
 			url  string
 			code int
@@ -382,20 +491,20 @@ func TestHealthAndMetrics(t *testing.T) {
 			{"http://127.0.0.1:10256/livez", 200, "lastUpdated"},
 			{"http://127.0.0.1:31000/", 200, `"localEndpoints":1`},
 		} {
-			testns.Eventually(t, c.url, func() bool { code, _ := get(c.url); return code != 0 })
-			if code, body := get(c.url); code != c.code || !strings.Contains(body, c.body) {
+			testns.Eventually(t, c.url, func() bool { code, _ := get(t, c.url); return code != 0 })
+			if code, body := get(t, c.url); code != c.code || !strings.Contains(body, c.body) {
 				t.Errorf("%s: %d %s", c.url, code, body)
 			}
 		}
 		w.endpoints("web")
-		testns.Eventually(t, "the health check port to fail", func() bool { code, _ := get("http://127.0.0.1:31000/"); return code == 503 })
+		testns.Eventually(t, "the health check port to fail", func() bool { code, _ := get(t, "http://127.0.0.1:31000/"); return code == 503 })
 		node, _ := w.api.CoreV1().Nodes().Get(t.Context(), "here", metav1.GetOptions{})
 		node.Spec.Taints = []corev1.Taint{{Key: toBeDeletedTaint, Effect: corev1.TaintEffectNoSchedule}}
 		if _, err := w.api.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		testns.Eventually(t, "/healthz to fail on a node that goes", func() bool { code, _ := get("http://127.0.0.1:10256/healthz"); return code == 503 })
-		if code, _ := get("http://127.0.0.1:10256/livez"); code != 200 {
+		testns.Eventually(t, "/healthz to fail on a node that goes", func() bool { code, _ := get(t, "http://127.0.0.1:10256/healthz"); return code == 503 })
+		if code, _ := get(t, "http://127.0.0.1:10256/livez"); code != 200 {
 			t.Errorf("/livez: %d", code)
 		}
 	})

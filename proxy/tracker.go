@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -9,6 +11,22 @@ import (
 
 	"github.com/reevehq/reeve/proxy/plan"
 )
+
+// nodeFacts are what plans depend on of this node's object.
+type nodeFacts struct {
+	zone  string
+	cidrs string // spec.podCIDRs, one a line: comparable
+}
+
+func (n nodeFacts) podCIDRs() []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range strings.Fields(n.cidrs) {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
 
 // tracker is the desired state: compact copies of what the API has, and which Services changed since the last look.
 // Watches write, the loop reads.
@@ -22,9 +40,9 @@ type tracker struct {
 	byOwner  map[plan.Name]map[plan.Name]struct{}  // Service → its slices
 	dirty    map[plan.Name]time.Time               // Service → when its first pending change was made, zero if unknown
 	synced   struct{ services, slices, node bool } // each watch has delivered its whole first list
-	zone     string
+	node     nodeFacts
 	draining bool // the node is being deleted: load balancers should leave it
-	factsGen int  // counts changes of zone
+	needCIDR bool // nothing is told before the node has its pod ranges
 
 	serviceChanges, endpointChanges int // since the last take, for the metrics
 }
@@ -187,9 +205,8 @@ func (t *tracker) setNode(n *corev1.Node) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.draining = draining
-	if zone := n.Labels[corev1.LabelTopologyZone]; zone != t.zone {
-		t.zone = zone
-		t.factsGen++
+	if now := (nodeFacts{n.Labels[corev1.LabelTopologyZone], strings.Join(n.Spec.PodCIDRs, "\n")}); now != t.node {
+		t.node = now
 		t.notify()
 	}
 }
@@ -213,8 +230,7 @@ func (t *tracker) nodeDraining() bool {
 // batch is what changed since the last take.
 type batch struct {
 	synced   bool
-	zone     string
-	factsGen int
+	node     nodeFacts
 	services map[plan.Name]change
 
 	serviceChanges, endpointChanges int
@@ -234,8 +250,8 @@ func (t *tracker) take(all bool) batch {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := batch{
-		synced: t.synced.services && t.synced.slices && t.synced.node,
-		zone:   t.zone, factsGen: t.factsGen, services: map[plan.Name]change{},
+		synced: t.synced.services && t.synced.slices && t.synced.node && (!t.needCIDR || t.node.cidrs != ""),
+		node:   t.node, services: map[plan.Name]change{},
 	}
 	if !b.synced {
 		return b

@@ -1,6 +1,9 @@
 package xtables
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Jump is a rule of ours in a chain that others own.
 type Jump struct {
@@ -51,6 +54,11 @@ func ParseSave(out []byte) Saved {
 		}
 	}
 	return s
+}
+
+// Has reports a chain whose name begins with prefix.
+func (s Saved) Has(prefix string) bool {
+	return slices.ContainsFunc(s.Chains, func(c string) bool { return strings.HasPrefix(c, prefix) })
 }
 
 // MissingJumps are the restore lines that put a table's jumps in their chains, those with First in their order. A chain

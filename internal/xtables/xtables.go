@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,8 +57,31 @@ type Handle struct {
 	legacy  bool
 }
 
-// New finds the commands of a family and flavour. The error names what is missing.
+// New finds the commands of a family and flavour, and checks that the kernel has the family. The error names what is
+// missing.
 func New(family Family, flavor Flavor) (*Handle, error) {
+	h, err := Find(family, flavor)
+	if err != nil {
+		return nil, err
+	}
+	// A kernel without the family answers here, and not at the first rule.
+	if _, err := h.ListChains("filter"); err != nil && !isBusy(err) {
+		return nil, fmt.Errorf("list %s filter table: %w", family, err)
+	}
+	return h, nil
+}
+
+// isBusy reports that another program held the lock for too long: nothing is known of the host yet.
+func isBusy(err error) bool {
+	var e *iptables.Error
+	return errors.As(err, &e) && e.ExitStatus() == exitBusy
+}
+
+// exitBusy is iptables' exit code when it could not get its lock or the kernel's resources.
+const exitBusy = 4
+
+// Find is New without asking the kernel, which makes a legacy table that nobody uses by being asked.
+func Find(family Family, flavor Flavor) (*Handle, error) {
 	name := family.String()
 	if flavor != HostDefault {
 		name += "-" + string(flavor)
@@ -85,10 +110,6 @@ func New(family Family, flavor Flavor) (*Handle, error) {
 		return nil, fmt.Errorf("run %s --version: %w", path, err)
 	}
 	h.legacy = !bytes.Contains(version, []byte("nf_tables"))
-	// A kernel without the family answers here, and not at the first rule.
-	if _, err := ipt.ListChains("filter"); err != nil {
-		return nil, fmt.Errorf("list %s filter table: %w", name, err)
-	}
 	return h, nil
 }
 
@@ -97,6 +118,20 @@ func (h *Handle) Family() Family { return h.family }
 
 // IsLegacy reports the kernel's old interface, where every change rewrites its whole table.
 func (h *Handle) IsLegacy() bool { return h.legacy }
+
+// Used reports that the kernel may have the table: a look at a legacy table that nobody uses would make it, and load its
+// module.
+func (h *Handle) Used(table string) bool {
+	if !h.legacy {
+		return true
+	}
+	file := "/proc/thread-self/net/ip_tables_names"
+	if h.family == IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, err := os.ReadFile(file)
+	return err != nil || slices.Contains(strings.Fields(string(names)), table)
+}
 
 // Restore feeds input to iptables-restore --noflush: chains that input declares are emptied and refilled, others stay.
 // Each table commits as a whole or not at all.

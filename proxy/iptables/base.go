@@ -1,8 +1,10 @@
 package iptables
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
@@ -12,7 +14,7 @@ import (
 // must get its real destination before others judge it.
 func (c Config) jumps() []xtables.Jump {
 	const first = "-m conntrack --ctstate NEW -j "
-	return []xtables.Jump{
+	out := []xtables.Jump{
 		{Table: "nat", Chain: "PREROUTING", Rule: "-j " + c.chain("SERVICES"), First: true},
 		{Table: "nat", Chain: "OUTPUT", Rule: "-j " + c.chain("SERVICES"), First: true},
 		{Table: "nat", Chain: "POSTROUTING", Rule: "-j " + c.chain("POSTROUTING"), First: true},
@@ -27,6 +29,34 @@ func (c Config) jumps() []xtables.Jump {
 		{Table: "filter", Chain: "OUTPUT", Rule: first + c.chain("PROXY-FIREWALL"), First: true},
 		{Table: "filter", Chain: "OUTPUT", Rule: first + c.chain("SERVICES"), First: true},
 	}
+	if c.opensLoopback() {
+		out = append(out, c.guardJump())
+	}
+	return out
+}
+
+// opensLoopback reports that node ports answer on 127.0.0.1, for which route_localnet is on.
+func (c Config) opensLoopback() bool { return c.Facts.LocalhostNodePorts && c.Family == plan.IPv4 }
+
+// guardJump leads to the chain that keeps neighbours off loopback addresses. It comes before any translation.
+func (c Config) guardJump() xtables.Jump {
+	return xtables.Jump{Table: "mangle", Chain: "PREROUTING", Rule: "-j " + c.chain("FIREWALL"), First: true}
+}
+
+// everyJump is every jump that some configuration has.
+func (c Config) everyJump() []xtables.Jump {
+	c.Facts.LocalhostNodePorts = false
+	return append(c.jumps(), c.guardJump())
+}
+
+// GuardsLoopback reports that the rules which keep neighbours off loopback addresses are in place.
+func GuardsLoopback(ctx context.Context, c Config, xt *xtables.Handle) bool {
+	if !xt.Used("mangle") {
+		return false
+	}
+	j := c.guardJump()
+	ok, err := xt.Exists(j.Table, j.Chain, strings.Fields(j.Rule)...)
+	return err == nil && ok
 }
 
 // canaryRule makes a chain whose rule tells that nobody flushed the table: emptied, its rule is gone; deleted, the chain.
@@ -46,8 +76,8 @@ func (c Config) fixed(table string) []chainRules {
 	switch table {
 	case "nat":
 		off := chainRules{name: c.chain("MARK-OFF-CLUSTER")}
-		for _, p := range c.clusterCIDRs() {
-			off.rules = append(off.rules, fmt.Sprintf("-s %s -j RETURN", p))
+		for _, in := range c.inside() {
+			off.rules = append(off.rules, in+" -j RETURN")
 		}
 		off.rules = append(off.rules, "-j "+c.chain("MARK-MASQ"))
 		return []chainRules{
@@ -63,7 +93,7 @@ func (c Config) fixed(table string) []chainRules {
 		}
 	case "filter":
 		firewall := chainRules{name: c.chain("FIREWALL")}
-		if c.Facts.LocalhostNodePorts && c.Family == plan.IPv4 {
+		if c.opensLoopback() {
 			// route_localnet is on for node ports on 127.0.0.1; neighbours must not gain by it (CVE-2020-8558).
 			firewall.rules = []string{"! -s " + loopback + " -d " + loopback + " -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"}
 		}
@@ -79,7 +109,11 @@ func (c Config) fixed(table string) []chainRules {
 		}
 	default: // mangle
 		// Plugins' images choose between iptables-nft and iptables-legacy by where this chain is.
-		return []chainRules{{c.chain("IPTABLES-HINT"), nil}, canary}
+		guard := chainRules{name: c.chain("FIREWALL")}
+		if c.opensLoopback() {
+			guard.rules = []string{"-d " + loopback + " ! -i lo -j DROP", "-s " + loopback + " ! -i lo -j DROP"}
+		}
+		return []chainRules{{c.chain("IPTABLES-HINT"), nil}, guard, canary}
 	}
 }
 

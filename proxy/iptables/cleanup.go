@@ -10,7 +10,7 @@ import (
 // Cleanup removes every jump and chain that a backend of this configuration makes. What is not there is no error.
 func Cleanup(ctx context.Context, cfg Config, xt *xtables.Handle) error {
 	var errs []error
-	for _, j := range cfg.jumps() {
+	for _, j := range cfg.everyJump() {
 		errs = append(errs, xt.DeleteJump(j))
 	}
 	for _, table := range tables {

@@ -194,8 +194,8 @@ func (r *portRules) external(useCluster, useLocal bool) {
 		add("-j %s", r.svc)
 	} else {
 		// The policy is about where traffic from outside goes; the node and its pods would gain nothing from a refusal.
-		for _, cidr := range r.clusterCIDRs() {
-			add("-s %s -j %s", cidr, r.svc)
+		for _, in := range r.inside() {
+			add("%s -j %s", in, r.svc)
 		}
 		add("-m addrtype --src-type LOCAL -j %s", r.chain("MARK-MASQ"))
 		add("-m addrtype --src-type LOCAL -j %s", r.svc)
@@ -222,12 +222,12 @@ func (r *portRules) pool(name string, eps []netip.AddrPort, internal bool) {
 	add := func(format string, args ...any) { ch.rules = append(ch.rules, fmt.Sprintf(format, args...)) }
 	if internal {
 		to := fmt.Sprintf("-d %s -p %s -m %s --dport %d", hostPrefix(r.p.ClusterIP), r.proto, r.proto, r.p.Port)
-		switch cidrs := r.clusterCIDRs(); {
+		switch in := r.inside(); {
 		case r.Facts.MasqueradeAll:
 			add("%s -j %s", to, r.chain("MARK-MASQ"))
-		case len(cidrs) == 1:
-			add("! -s %s %s -j %s", cidrs[0], to, r.chain("MARK-MASQ"))
-		case len(cidrs) > 1:
+		case len(in) == 1 && r.Facts.LocalInterface == "":
+			add("! %s %s -j %s", in[0], to, r.chain("MARK-MASQ"))
+		case len(in) > 0:
 			add("%s -j %s", to, r.chain("MARK-OFF-CLUSTER"))
 		}
 	}
@@ -278,11 +278,18 @@ func (r *portRules) endpoints(useCluster, useLocal bool) {
 	}
 }
 
-func (c Config) clusterCIDRs() []netip.Prefix {
-	var out []netip.Prefix
+// inside are matches, any of which tells a pod's packet; none: pods' are not told apart.
+func (c Config) inside() []string {
+	if in := c.Facts.LocalInterface; in != "" {
+		if c.Facts.LocalInterfaceIsPrefix {
+			in += "+"
+		}
+		return []string{"-i " + in}
+	}
+	var out []string
 	for _, p := range c.Facts.ClusterCIDRs {
 		if plan.FamilyOf(p.Addr()) == c.Family {
-			out = append(out, p)
+			out = append(out, "-s "+p.String())
 		}
 	}
 	return out

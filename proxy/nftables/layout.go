@@ -229,13 +229,25 @@ func (c Config) offCluster() string {
 	if c.Facts.MasqueradeAll {
 		return c.markRule()
 	}
-	if in := c.clusterCIDRs(); in != "" {
-		return fmt.Sprintf("%s saddr != { %s } %s", c.ip(), in, c.markRule())
+	if out := c.inside("!="); out != "" {
+		return out + " " + c.markRule()
 	}
 	return ""
 }
 
-func (c Config) clusterCIDRs() string { return c.list(c.Facts.ClusterCIDRs) }
+// inside matches a pod's packet (==) or everybody else's (!=); empty: pods' are not told apart.
+func (c Config) inside(op string) string {
+	if in := c.Facts.LocalInterface; in != "" {
+		if c.Facts.LocalInterfaceIsPrefix {
+			in += "*"
+		}
+		return fmt.Sprintf("iifname %s %q", op, in)
+	}
+	if in := c.list(c.Facts.ClusterCIDRs); in != "" {
+		return fmt.Sprintf("%s saddr %s { %s }", c.ip(), op, in)
+	}
+	return ""
+}
 
 // list prints the family's prefixes.
 func (c Config) list(all []netip.Prefix) string {
@@ -293,8 +305,8 @@ func (c Config) fixedChains() []chain {
 		key   string
 		names names
 	}{{&external, c.addressKey(), addressNames}, {&nodes, portKey, nodePortNames}} {
-		if in := c.clusterCIDRs(); in != "" {
-			x.chain.rules = append(x.chain.rules, fmt.Sprintf("%s saddr { %s } %s vmap @%s", c.ip(), in, x.key, x.names.inside))
+		if in := c.inside("=="); in != "" {
+			x.chain.rules = append(x.chain.rules, fmt.Sprintf("%s %s vmap @%s", in, x.key, x.names.inside))
 		}
 		x.chain.rules = append(x.chain.rules,
 			"fib saddr type local "+c.markRule(),
@@ -314,22 +326,24 @@ func (c Config) fixedChains() []chain {
 			fmt.Sprintf("meta l4proto %s ct original %s daddr . %s%s", proto, c.ip(), port, stickyIPs),
 			fmt.Sprintf("meta l4proto %s %s%s", proto, port, stickyNodePorts))
 	}
-	input := []string{"ct state new jump " + denyChain}
+	early := []string{"ct state new jump " + firewallChain}
 	if c.Facts.LocalhostNodePorts && c.Family == plan.IPv4 {
 		// route_localnet is on for node ports on 127.0.0.1; neighbours must not gain by it (CVE-2020-8558).
-		input = append(input, fmt.Sprintf("ip daddr %s ip saddr != %[1]s ct state != { established, related } ct status ! dnat drop", c.loopback()))
+		early = append([]string{
+			fmt.Sprintf("iifname != \"lo\" ip daddr %s drop", c.loopback()), fmt.Sprintf("iifname != \"lo\" ip saddr %s drop", c.loopback()),
+		}, early...)
 	}
 	return []chain{
 		plain(rejectChain, "reject"), external, nodes, services, deny, remember,
 		plain(firewallChain, fmt.Sprintf("%s @%s %[1]s . %[3]s saddr != @%[4]s drop", c.addressKey(), firewallIPs, c.ip(), firewallAllow)),
 
-		base("filter-prerouting", knftables.FilterType, knftables.PreroutingHook, "-110", "ct state new jump "+firewallChain),
+		base("filter-prerouting", knftables.FilterType, knftables.PreroutingHook, "-110", early...),
 		base("filter-output-early", knftables.FilterType, knftables.OutputHook, "-110", "ct state new jump "+firewallChain),
 		base("nat-prerouting", knftables.NATType, knftables.PreroutingHook, "-100", "jump "+servicesChain),
 		base("nat-output", knftables.NATType, knftables.OutputHook, "-100", "jump "+servicesChain),
 		base("remember-prerouting", knftables.FilterType, knftables.PreroutingHook, "-90", "ct state new ct status dnat jump "+rememberChain),
 		base("remember-output", knftables.FilterType, knftables.OutputHook, "-90", "ct state new ct status dnat jump "+rememberChain),
-		base("filter-input", knftables.FilterType, knftables.InputHook, "0", input...),
+		base("filter-input", knftables.FilterType, knftables.InputHook, "0", "ct state new jump "+denyChain),
 		base("filter-forward", knftables.FilterType, knftables.ForwardHook, "0",
 			// A packet that conntrack disowns would leave with its untranslated address and kill the connection.
 			"ct state invalid drop", "ct state new jump "+denyChain),

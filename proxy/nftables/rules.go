@@ -50,6 +50,12 @@ func (t *Table) CountRules(context.Context) (map[string]int, error) {
 	return out, nil
 }
 
+// GuardsLoopback reports that the rules which keep neighbours off loopback addresses are in place.
+func (t *Table) GuardsLoopback(ctx context.Context) bool {
+	rules, err := t.CountRules(ctx)
+	return err == nil && rules["filter-prerouting"] > 1
+}
+
 func netfilterFamily(f plan.Family) uint8 {
 	if f == plan.IPv6 {
 		return unix.NFPROTO_IPV6

@@ -31,6 +31,10 @@ type Facts struct {
 	Zone     string // topology.kubernetes.io/zone; empty: unknown
 	// ClusterCIDRs are the pods' ranges: from elsewhere, traffic to a ClusterIP is masqueraded. Empty: it is not.
 	ClusterCIDRs []netip.Prefix
+	// LocalInterface, where it is set, tells pods' traffic by the interface that it came in by instead of by ClusterCIDRs: one
+	// of this name, or with LocalInterfaceIsPrefix those whose name begins so.
+	LocalInterface         string
+	LocalInterfaceIsPrefix bool
 	// MasqueradeAll masquerades all traffic to ClusterIPs.
 	MasqueradeAll bool
 	// NodePortAddresses limit the local addresses of node ports. Empty: all but loopback.
