@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
+	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/reevehq/reeve/controlplane/bootstrap"
@@ -65,7 +67,7 @@ func Run(ctx context.Context, c Config) error {
 	api, err := server.New(server.Config{
 		Logger: c.Logger, Listener: listener, AdvertiseIP: c.AdvertiseIP, PKI: keys, Etcd: store,
 		ServiceCIDRs: []netip.Prefix{c.ServiceCIDR}, NodePorts: c.NodePorts, Issuer: c.Issuer, ClusterDomain: c.ClusterDomain,
-		EnableAdmission: c.EnableAdmissionPlugins, DisableAdmission: c.DisableAdmissions,
+		EnableAdmission: c.EnableAdmissionPlugins, DisableAdmission: c.disabledAdmission(),
 	})
 	if err != nil {
 		return err
@@ -144,6 +146,15 @@ func (c *Config) runParts(ctx context.Context, api *server.Server, keys *pki.PKI
 		c.OnReady()
 	}
 	return c.runLoops(ctx, api, keys)
+}
+
+// disabledAdmission are the plugins to leave out. A quota refuses what it would count until a controller has counted what
+// is there, so it is on only where the controllers run, or where it is asked for.
+func (c *Config) disabledAdmission() []string {
+	if c.DisableControllers && !slices.Contains(c.EnableAdmissionPlugins, resourcequota.PluginName) {
+		return append(slices.Clone(c.DisableAdmissions), resourcequota.PluginName)
+	}
+	return c.DisableAdmissions
 }
 
 // runLoops runs everything that watches the API, each in its own goroutine, until ctx ends or one fails.

@@ -7,7 +7,6 @@ import (
 
 	apiextensionsserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 	"k8s.io/apiserver/pkg/cel/openapi/resolver"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/util/webhook"
@@ -36,8 +35,6 @@ var unseen = []schema.GroupResource{
 // applyAdmission builds the one admission chain that all three servers share.
 func (s *Server) applyAdmission(base *genericapiserver.Config, client kubernetes.Interface, dynamicClient dynamic.Interface, services webhook.ServiceResolver, auth webhook.AuthenticationInfoResolverWrapper) error {
 	o := admission.NewOptions()
-	// Quotas stop writes until a controller has counted what is there: on only where one runs.
-	o.DefaultOffPlugins.Insert(resourcequota.PluginName)
 	o.EnablePlugins, o.DisablePlugins = s.config.EnableAdmission, s.config.DisableAdmission
 	initializers := admission.Initializers(admission.Config{
 		Webhooks: auth, Services: services, ExcludedResources: unseen, Quota: quota.NewConfiguration(nil, time.Now),
