@@ -12,25 +12,43 @@ import (
 	"github.com/reevehq/reeve/internal/logkey"
 )
 
-// saveDelay gathers changes of probe results into one write.
+// saveDelay gathers changes into one write.
 const saveDelay = 500 * time.Millisecond
 
-// probeSaver keeps the prober's results on disk, for the next process.
-type probeSaver struct {
-	path string
-	take func() []byte
-	log  *slog.Logger
-	kick chan struct{}
+// saver keeps what neither the runtime nor the API could tell the next process, in a file.
+type saver struct {
+	path, what string
+	take       func() []byte
+	log        *slog.Logger
+	kick       chan struct{}
 }
 
-func (s *probeSaver) changed() {
+func newSaver(path, what string, log *slog.Logger) *saver {
+	return &saver{path: path, what: what, log: log, kick: make(chan struct{}, 1)}
+}
+
+// restore gives the file's content to read. A missing file is nothing, a bad one is said and passed over.
+func (s *saver) restore(read func([]byte) error) {
+	b, err := os.ReadFile(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		err = read(b)
+	}
+	if err != nil {
+		s.log.Warn("Failed to read checkpoint, beginning afresh", "what", s.what, logkey.Path, s.path, logkey.Err, err)
+	}
+}
+
+func (s *saver) changed() {
 	select {
 	case s.kick <- struct{}{}:
 	default:
 	}
 }
 
-func (s *probeSaver) run(ctx context.Context) error {
+func (s *saver) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -46,9 +64,9 @@ func (s *probeSaver) run(ctx context.Context) error {
 	}
 }
 
-func (s *probeSaver) save() {
+func (s *saver) save() {
 	if err := writeAtomic(s.path, s.take(), 0o600); err != nil {
-		s.log.Warn("Failed to save probe results", logkey.Err, err)
+		s.log.Warn("Failed to save checkpoint", "what", s.what, logkey.Err, err)
 	}
 }
 

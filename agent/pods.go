@@ -40,6 +40,10 @@ type pods struct {
 	onSync  func()
 	refuses func(*v1.Pod) v1.NodeConditionType
 	look    func(ctx context.Context, uid types.UID) (podstate.Pod, error)
+	resizes *resizes
+	noted   func(*v1.Pod) // hears of each pod that ran before this process
+
+	setting sync.Mutex // one set at a time, so that an older state of a pod never follows a newer one
 
 	mu       sync.Mutex
 	known    map[types.UID]*v1.Pod
@@ -103,6 +107,13 @@ func (p *pods) namesake(pod *v1.Pod) <-chan struct{} {
 }
 
 func (p *pods) set(pod *v1.Pod) {
+	p.setting.Lock()
+	defer p.setting.Unlock()
+	p.setLocked(pod)
+}
+
+func (p *pods) setLocked(pod *v1.Pod) {
+	pod = p.allocated(pod)
 	p.mu.Lock()
 	first := p.known[pod.UID] == nil
 	p.known[pod.UID] = pod
@@ -110,6 +121,9 @@ func (p *pods) set(pod *v1.Pod) {
 	p.mu.Unlock()
 	if first {
 		p.first(pod)
+		if pod.Status.StartTime != nil && p.noted != nil {
+			p.noted(pod)
+		}
 	}
 	if p.writer != nil {
 		p.writer.Observe(pod)
@@ -129,6 +143,7 @@ func (p *pods) set(pod *v1.Pod) {
 	}
 	if pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed {
 		p.volumes.set(pod)
+		p.resizes.book.Give(pod)
 	}
 	p.pool.Update(pod)
 }
@@ -219,6 +234,7 @@ func (p *pods) DropPod(src podconfig.Source, pod *v1.Pod) {
 		p.writer.Forget(pod.UID)
 		return
 	}
+	p.setting.Lock()
 	p.mu.Lock()
 	delete(p.known, pod.UID)
 	delete(p.admitted, pod.UID)
@@ -230,6 +246,7 @@ func (p *pods) DropPod(src podconfig.Source, pod *v1.Pod) {
 		}
 	}
 	p.mu.Unlock()
+	p.setting.Unlock()
 	if src == podconfig.File && p.mirrors != nil {
 		p.mirrors.DropStatic(pod)
 	}
@@ -256,7 +273,12 @@ func (p *pods) gone(uid types.UID) {
 		delete(p.reports, uid)
 		delete(p.statuses, uid)
 	}
+	forgotten := p.known[uid] == nil
 	p.mu.Unlock()
+	if forgotten {
+		p.resizes.forget(uid)
+		p.retryResizes()
+	}
 	p.volumes.forget(uid)
 	p.probes.RemovePod(uid)
 }

@@ -19,7 +19,10 @@ import (
 // Report implements podworker.Reporter.
 func (p *pods) Report(r podworker.Report) {
 	p.mu.Lock()
+	before, reported := p.reports[r.Pod.UID]
 	p.reports[r.Pod.UID] = r
+	// Room may have come free: a pod has come to its end, or has shrunk.
+	freed := r.Stage >= podworker.Stopped && (!reported || before.Stage < podworker.Stopped) || before.Resizing && !r.Resizing
 	for id, w := range p.waiters {
 		if c := r.State.ByID(id); w.pod == r.Pod.UID && (c == nil || c.State != podstate.Running) {
 			close(w.done)
@@ -30,6 +33,9 @@ func (p *pods) Report(r podworker.Report) {
 		p.mu.Unlock()
 		return
 	}
+	if freed {
+		defer p.retryResizes()
+	}
 	old, ok := p.statuses[r.Pod.UID]
 	p.mu.Unlock()
 	if !ok {
@@ -39,7 +45,7 @@ func (p *pods) Report(r podworker.Report) {
 		old.Conditions = foreign(old.Conditions, r.Pod.Status.Conditions)
 	}
 	st := status.Generate(status.Input{
-		Report: r, Old: old, HostIPs: p.cfg.NodeIPs, Probed: p.probes.ContainerStatus, Runtime: p.runtime, Now: time.Now(),
+		Report: r, Old: old, Pending: p.resizes.pending(r.Pod.UID), HostIPs: p.cfg.NodeIPs, Probed: p.probes.ContainerStatus, Runtime: p.runtime, Now: time.Now(),
 	})
 	p.mu.Lock()
 	if p.known[r.Pod.UID] == nil {

@@ -77,7 +77,8 @@ type agent struct {
 	services *services
 	volumes  *volumes.Manager
 	probes   *probes.Manager
-	saver    *probeSaver
+	saver    *saver
+	alloc    *saver
 	images   *image.Manager
 	pleg     *pleg.Generator
 	runtime  *podruntime.Runtime
@@ -141,13 +142,14 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	}
 	if cfg.Client != nil {
 		api := volumes.APIClient{Client: cfg.Client}
-		vc.Objects, vc.Tokens, vc.Claims = a.objects, api, api
+		vc.Objects, vc.Tokens, vc.Claims = heard{a.objects, func(uid types.UID) { a.pool.ConfigChanged(uid) }}, api, api
 	}
 	if a.volumes, err = volumes.NewManager(vc); err != nil {
 		return nil, err
 	}
 
-	a.saver = &probeSaver{path: filepath.Join(cfg.StateDir, "probes.json"), log: log, kick: make(chan struct{}, 1)}
+	a.saver = newSaver(filepath.Join(cfg.StateDir, "probes.json"), "probe results", log)
+	a.alloc = newSaver(filepath.Join(cfg.StateDir, "allocations.json"), "allocated resources", log)
 	a.probes = probes.NewManager(probes.Config{
 		Exec: func(ctx context.Context, id string, cmd []string, timeout time.Duration) (int, []byte, error) {
 			return a.runtime.Exec(ctx, id, cmd, timeout)
@@ -157,13 +159,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 		Registerer: a.probeReg, Logger: log, UserAgent: "kube-probe/1.36",
 	})
 	a.saver.take = a.probes.Checkpoint
-	if b, err := os.ReadFile(a.saver.path); err == nil {
-		if err := a.probes.Restore(b); err != nil {
-			log.Warn("Failed to read probe results, beginning afresh", logkey.Path, a.saver.path, logkey.Err, err)
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		log.Warn("Failed to read probe results, beginning afresh", logkey.Path, a.saver.path, logkey.Err, err)
-	}
+	a.saver.restore(a.probes.Restore)
 
 	ic := image.Config{Service: cfg.Runtime, Event: a.events.pod, Parallel: cfg.MaxParallelImagePulls, Registry: a.registry, Logger: log}
 	if a.objects != nil {
@@ -179,7 +175,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	rc := podruntime.Config{
 		CRI: cfg.Runtime, Images: a.images, Volumes: a.volumes, Cgroups: a.cgroups, Node: cnode, HostIPs: cfg.NodeIPs,
 		Allocatable: func() v1.ResourceList { return allocatable }, ClusterDNS: cfg.ClusterDNS, ResolvConf: resolvConf(cfg.ResolverConfig), Registry: a.registry,
-		Event: a.events.pod, Logger: log,
+		Event: a.events.pod, Forget: a.pleg.Forget, Logger: log,
 	}
 	if cfg.Client != nil {
 		rc.Objects, rc.Services = a.objects, a.services.of
@@ -204,9 +200,13 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 		sources: map[podconfig.Source]bool{}, onSync: func() { a.synced(ctx) },
 		known: map[types.UID]*v1.Pod{}, admitted: map[types.UID]bool{}, statuses: map[types.UID]v1.PodStatus{},
 		reports: map[types.UID]podworker.Report{}, waiters: map[string]waiter{},
+		resizes: newResizes(), noted: a.cgroups.Note,
 	}
+	a.alloc.take = a.pods.resizes.book.Checkpoint
+	a.alloc.restore(a.pods.resizes.book.Restore)
+	a.pods.resizes.book.Changed = a.alloc.changed
 	a.pool = podworker.NewPool(podworker.Config{
-		Observer: a.pleg, Runtime: a.runtime, Volumes: vols, Probes: prober, Reporter: a.pods, Event: a.events.pod,
+		Observer: a.pleg, Runtime: a.runtime, Figures: a.runtime.Figures, Volumes: vols, Probes: prober, Reporter: a.pods, Event: a.events.pod,
 		Logger: log, SyncFrequency: cfg.SyncFrequency,
 	})
 	a.pods.pool = a.pool
@@ -323,6 +323,7 @@ func (a *agent) run(ctx context.Context) error {
 	loop("node", a.node.Run)
 	loop("server", func(ctx context.Context) error { return server.Run(ctx, srv) })
 	loop("probe checkpoint", a.saver.run)
+	loop("allocation checkpoint", a.alloc.run)
 	loop("gc", a.gc.Run)
 	loop("eviction", a.evict.Run)
 	loop("serving certificate", a.certs.run)

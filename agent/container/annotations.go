@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 
 	// CrashCountAnnotation is ours: restarts in a row, by which back-off grows.
 	CrashCountAnnotation = "reeve.dev/crash-count"
+
+	// CreatedWithAnnotation is ours: the resources of a container that must be restarted to be resized.
+	CreatedWithAnnotation = "reeve.dev/created-with"
 
 	// ConfigSourceAnnotation says on a pod where it came from: "api" or "file".
 	ConfigSourceAnnotation = "kubernetes.io/config.source"
@@ -51,6 +55,11 @@ func annotations(pod *v1.Pod, c *v1.Container, restartCount, crashCount int32) m
 		CrashCountAnnotation:               strconv.Itoa(int(crashCount)),
 		TerminationMessagePathAnnotation:   c.TerminationMessagePath,
 		TerminationMessagePolicyAnnotation: string(c.TerminationMessagePolicy),
+	}
+	if slices.ContainsFunc(c.ResizePolicy, func(p v1.ContainerResizePolicy) bool { return p.RestartPolicy == v1.RestartContainer }) {
+		if b, err := json.Marshal(v1.ResourceRequirements{Requests: c.Resources.Requests, Limits: c.Resources.Limits}); err == nil {
+			m[CreatedWithAnnotation] = string(b)
+		}
 	}
 	if g := pod.DeletionGracePeriodSeconds; g != nil {
 		m[PodDeletionGraceAnnotation] = strconv.FormatInt(*g, 10)
@@ -82,6 +91,12 @@ func FromAnnotations(ann map[string]string, out *podstate.Container) {
 	out.CrashCount = int32(num(CrashCountAnnotation))
 	out.TerminationMessagePath = ann[TerminationMessagePathAnnotation]
 	out.TerminationMessagePolicy = ann[TerminationMessagePolicyAnnotation]
+	if s := ann[CreatedWithAnnotation]; s != "" {
+		var r v1.ResourceRequirements
+		if json.Unmarshal([]byte(s), &r) == nil {
+			out.CreatedWith = &r
+		}
+	}
 	out.TerminationGracePeriod = time.Duration(num(PodTerminationGraceAnnotation)) * time.Second
 }
 

@@ -44,6 +44,7 @@ type Volumes interface {
 // Cgroups makes and removes pods' cgroups; *resources.Manager is the real one.
 type Cgroups interface {
 	EnsurePod(pod *v1.Pod) error
+	GrowPod(pod *v1.Pod) error
 	RemovePod(uid types.UID) error
 	Parent(pod *v1.Pod) string
 }

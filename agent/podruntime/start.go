@@ -49,7 +49,12 @@ func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podsta
 	if id == "" {
 		cfg, err := r.containerConfig(ctx, pod, c, state, s, img)
 		if err != nil {
-			return "", fail("CreateContainerConfigError", err)
+			err = fail("CreateContainerConfigError", err)
+			var why *podworker.Reason
+			if errors.As(err, &why) {
+				why.OnChange = true
+			}
+			return "", err
 		}
 		parent := ""
 		if r.cfg.Cgroups != nil {
@@ -58,6 +63,12 @@ func (r *Runtime) StartContainer(ctx context.Context, pod *v1.Pod, state *podsta
 		sb, _, err := r.sandboxConfig(pod, attemptOf(state, s.SandboxID), parent)
 		if err != nil {
 			return "", fail("CreateContainerConfigError", err)
+		}
+		if r.cfg.Cgroups != nil && s.RestartCount > 0 {
+			// A restart may be the container's way to new resources.
+			if err := r.cfg.Cgroups.EnsurePod(pod); err != nil {
+				r.cfg.Logger.Warn("Failed to resize cgroup of pod", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.Err, err)
+			}
 		}
 		cctx, cancel := context.WithTimeout(ctx, callTimeout)
 		start := time.Now()

@@ -12,6 +12,8 @@ import (
 type Desired struct {
 	Pod  *v1.Pod
 	Stop *Stop
+	// Figures are what the cgroups of the containers should say, by container name; nil: whatever they say is right.
+	Figures map[string]podstate.Resources
 }
 
 // Stop asks for the end of a pod. Grace runs from Since; it only ever gets shorter.
@@ -79,6 +81,10 @@ type Observed struct {
 	NextRestart map[string]int32
 	// Failed are Created containers whose start was tried and failed: not to be resumed.
 	Failed map[string]bool
+	// Excused are dead containers, by ID, whose end was no crash: nothing waits for their successors.
+	Excused map[string]bool
+	// ResizeBusy: the pod's containers are being resized in place.
+	ResizeBusy bool
 	// Probes, by container ID.
 	Probes map[string]Verdict
 }
@@ -110,10 +116,11 @@ const (
 	KillLiveness
 	KillStartup
 	KillSandbox
+	KillResize
 )
 
 func (r KillReason) String() string {
-	return [...]string{"stop", "changed", "liveness", "startup", "sandbox"}[r]
+	return [...]string{"stop", "changed", "liveness", "startup", "sandbox", "resize"}[r]
 }
 
 // Backoff is a container that waits to be started again.
@@ -130,6 +137,9 @@ type Actions struct {
 	Pull           []string
 	Start          []Start
 	Kill           []Kill
+	// Resize are running containers to resize in place; Resizing those that lack what they were allocated.
+	Resize   []string
+	Resizing []string
 	// Backoff tells which containers wait for their back-off, by name.
 	Backoff map[string]Backoff
 	// Done: the pod has come to its end by itself, in this phase.

@@ -27,6 +27,8 @@ type Runtime interface {
 	// StartContainer makes and starts one container and runs its postStart hook. tried is the ID of a container that
 	// was made though it could not be started.
 	StartContainer(ctx context.Context, pod *v1.Pod, state *podstate.Pod, s Start, img Image) (tried string, err error)
+	// Resize brings running containers, and the pod's cgroup around them, to the resources in pod.
+	Resize(ctx context.Context, pod *v1.Pod, state *podstate.Pod, names []string) error
 	// KillContainer runs preStop and stops the container, in k.Grace all in all.
 	KillContainer(ctx context.Context, pod *v1.Pod, state *podstate.Pod, k Kill) error
 	// Cleanup removes the pod's containers, sandboxes, cgroup, logs and folders, once nobody wants them.
@@ -66,6 +68,8 @@ type Reason struct {
 	Waiting
 	// RetryAfter is how long to leave the container alone; zero means RetryDelay.
 	RetryAfter time.Duration
+	// OnChange: a ConfigMap or Secret is at fault, and a change of one is worth a try at once.
+	OnChange bool
 }
 
 func (r *Reason) Error() string { return r.Reason + ": " + r.Message }
@@ -95,6 +99,9 @@ type Report struct {
 	// Waiting by container name; Starting are containers on their way up, postStart hook included.
 	Waiting  map[string]Waiting
 	Starting map[string]bool
+	// Resizing: a container lacks the resources that the pod was allocated; ResizeError is why the last try failed.
+	Resizing    bool
+	ResizeError string
 	// Removed: the sources no longer have the pod.
 	Removed bool
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/reevehq/reeve/agent/podworker/podspec"
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 	"github.com/reevehq/reeve/internal/logkey"
 )
 
@@ -31,12 +33,14 @@ type outcome struct {
 }
 
 const (
-	opSandbox  = "sandbox"
-	opStopSB   = "stop-sandbox"
-	opVolumes  = "volumes"
-	opRelease  = "release"
-	opCleanup  = "cleanup"
-	opSettle   = "settle"
+	// With a slash, which no container's name has.
+	opSandbox  = "pod/sandbox"
+	opStopSB   = "pod/stop-sandbox"
+	opVolumes  = "pod/volumes"
+	opRelease  = "pod/release"
+	opCleanup  = "pod/cleanup"
+	opSettle   = "pod/settle"
+	opResize   = "pod/resize"
 	killPrefix = "kill/"
 )
 
@@ -101,6 +105,7 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, a Actions, now time.Time)
 			return outcome{err: rt.CreateSandbox(ctx, pod, a.SandboxAttempt)}
 		})
 	}
+	w.resize(ctx, pod, a)
 	for _, name := range a.Pull {
 		c, _ := podspec.Find(&pod.Spec, name)
 		w.launch(ctx, &op{key: "pull/" + name, name: name, work: Pulling}, func(ctx context.Context) outcome {
@@ -193,6 +198,14 @@ func (w *worker) finish(r outcome) {
 			w.log.Warn("Failed to clean up after pod", logkey.Err, r.err)
 			w.retryAt[opCleanup] = now.Add(RetryDelay)
 		}
+	case r.op.key == opResize:
+		touch()
+		w.resizeError = ""
+		if r.err != nil && !cancelled {
+			w.resizeError = r.err.Error()
+			w.retryAt[opResize] = now.Add(RetryDelay)
+			w.log.Warn("Failed to resize pod", logkey.Err, r.err)
+		}
 	case r.op.work == Pulling:
 		if r.err == nil {
 			w.images[name] = r.image
@@ -217,6 +230,9 @@ func (w *worker) finish(r outcome) {
 		}
 	case r.op.work == Killing:
 		touch()
+		if r.op.kill.Reason == KillResize && r.err == nil {
+			w.excused[r.op.kill.ID] = true
+		}
 		if r.err != nil && !cancelled {
 			w.log.Warn("Failed to kill container", logkey.ContainerName, name, logkey.Err, r.err)
 			w.retryAt[killPrefix+r.op.kill.ID] = now.Add(killRetry)
@@ -229,6 +245,9 @@ func (w *worker) failStart(name string, err error, now time.Time) {
 	var reason *Reason
 	if errors.As(err, &reason) {
 		w.waiting[name] = reason.Waiting
+		if reason.OnChange {
+			w.onChange[name] = true
+		}
 		if reason.RetryAfter > 0 {
 			delay = reason.RetryAfter
 		}
@@ -237,4 +256,33 @@ func (w *worker) failStart(name string, err error, now time.Time) {
 	}
 	w.retryAt[name] = now.Add(delay)
 	w.log.Warn("Failed to start container", logkey.ContainerName, name, logkey.Err, err)
+}
+
+// resize carries out the in-place part of a resize, and keeps account of what of it is still to come.
+func (w *worker) resize(ctx context.Context, pod *v1.Pod, a Actions) {
+	for _, name := range a.Resizing {
+		if !w.resizing[name] && w.pool.cfg.Event != nil && len(w.resizing) == 0 {
+			w.pool.cfg.Event(pod, "", v1.EventTypeNormal, "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", pod.Generation))
+		}
+		w.resizing[name] = true
+	}
+	was := len(w.resizing)
+	for name := range w.resizing {
+		if c := w.state.Latest(name); !slices.Contains(a.Resizing, name) && (c == nil || c.State == podstate.Running) {
+			delete(w.resizing, name)
+		}
+	}
+	if was > 0 && len(w.resizing) == 0 {
+		w.resizeError = ""
+		if w.pool.cfg.Event != nil {
+			w.pool.cfg.Event(pod, "", v1.EventTypeNormal, "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", pod.Generation))
+		}
+	}
+	if len(a.Resize) == 0 {
+		return
+	}
+	state, names := w.state, a.Resize
+	w.launch(ctx, &op{key: opResize}, func(ctx context.Context) outcome {
+		return outcome{err: w.pool.cfg.Runtime.Resize(ctx, pod, &state, names)}
+	})
 }

@@ -284,7 +284,7 @@ func (p *planner) mustDie(c *v1.Container, cs *podstate.Container) bool {
 	case v.LivenessFailed:
 		p.kill(cs, KillLiveness, p.probeGrace(c.LivenessProbe), fmt.Sprintf("Container %s failed liveness probe, will be restarted", c.Name))
 	default:
-		return false
+		return p.resize(c, cs)
 	}
 	return true
 }
@@ -323,6 +323,8 @@ func (p *planner) want(c *v1.Container, prev *podstate.Container) {
 		s.ResumeID, s.RestartCount, s.CrashCount = prev.ID, prev.RestartCount, prev.CrashCount
 	case prev.SandboxID != p.sandbox && p.sandbox != "":
 		s.RestartCount = prev.RestartCount + 1 // a new sandbox starts afresh, without back-off
+	case prev.State == podstate.Exited && p.o.Excused[prev.ID]:
+		s.RestartCount, s.CrashCount = prev.RestartCount+1, prev.CrashCount
 	case prev.State == podstate.Exited:
 		delay, count := NextCrash(prev)
 		s.RestartCount, s.CrashCount = prev.RestartCount+1, count

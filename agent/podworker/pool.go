@@ -8,6 +8,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
 // Config is what a pool works with.
@@ -17,6 +19,8 @@ type Config struct {
 	Volumes  Volumes
 	Probes   Probes
 	Reporter Reporter
+	// Figures returns what the cgroups of the pod's containers should say, by container name. Optional.
+	Figures func(pod *v1.Pod) map[string]podstate.Resources
 	// Event records an Event about a pod, or about a container of it when name is not empty. Optional.
 	Event  func(pod *v1.Pod, name, eventType, reason, message string)
 	Logger *slog.Logger
@@ -143,6 +147,20 @@ func (p *Pool) Replan(uid types.UID) {
 	if w != nil {
 		w.poke()
 	}
+}
+
+// ConfigChanged makes containers of the pod that wait for a ConfigMap or Secret try again at once.
+func (p *Pool) ConfigChanged(uid types.UID) {
+	p.mu.Lock()
+	w := p.workers[uid]
+	p.mu.Unlock()
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	w.config = true
+	w.mu.Unlock()
+	w.poke()
 }
 
 // SetNetworkReady says whether sandboxes with a network can be made; every worker plans again when that changes.

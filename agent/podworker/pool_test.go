@@ -126,6 +126,21 @@ func (e *edges) StartContainer(ctx context.Context, p *v1.Pod, _ *podstate.Pod, 
 	return c.ID, nil
 }
 
+func (e *edges) Resize(ctx context.Context, pod *v1.Pod, _ *podstate.Pod, names []string) error {
+	if err := e.call(ctx, "resize", "%v", names); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range e.state.Containers {
+		if c := &e.state.Containers[i]; slices.Contains(names, c.Name) {
+			spec, _ := podspec.Find(&pod.Spec, c.Name)
+			c.Resources = &podstate.Resources{MemoryLimitBytes: spec.Resources.Limits.Memory().Value()}
+		}
+	}
+	return nil
+}
+
 func (e *edges) KillContainer(ctx context.Context, _ *v1.Pod, _ *podstate.Pod, k Kill) error {
 	if err := e.call(ctx, "kill", "%s %s", k.Name, k.Grace.Round(time.Second)); err != nil {
 		return err

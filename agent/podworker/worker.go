@@ -39,6 +39,7 @@ type worker struct {
 	stop    *Stop
 	removed bool
 	dirty   bool // the runtime may have changed
+	config  bool // a ConfigMap or Secret of the pod changed
 	// ---
 	stage    Stage
 	state    podstate.Pod
@@ -50,6 +51,9 @@ type worker struct {
 	waiting  map[string]Waiting
 	down     map[string]bool
 	failed   map[string]bool
+	excused  map[string]bool
+	onChange map[string]bool // containers that wait for a ConfigMap or Secret
+	resizing map[string]bool
 	acting   *Stop // the stop that the kills under way were planned for
 
 	volumesReady  bool
@@ -61,6 +65,7 @@ type worker struct {
 	lastObserve   time.Time
 	observeFailed bool
 	noted         Note
+	resizeError   string
 }
 
 func newWorker(p *Pool, pod *v1.Pod) *worker {
@@ -70,6 +75,7 @@ func newWorker(p *Pool, pod *v1.Pod) *worker {
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		ops: map[string]*op{}, results: make(chan outcome, 16), images: map[string]Image{}, retryAt: map[string]time.Time{},
 		waiting: map[string]Waiting{}, down: map[string]bool{}, failed: map[string]bool{},
+		excused: map[string]bool{}, onChange: map[string]bool{}, resizing: map[string]bool{},
 	}
 }
 
@@ -124,9 +130,17 @@ func (w *worker) drain() {
 // step is one turn of the loop: read desired, look, plan, act, report. It returns when to turn again at the latest.
 func (w *worker) step(ctx context.Context) time.Time {
 	w.mu.Lock()
-	pod, stop, removed, dirty := w.pod, w.stop, w.removed, w.dirty
+	pod, stop, removed, dirty, config := w.pod, w.stop, w.removed, w.dirty, w.config
 	w.dirty = false
+	// A start under way may still be reading the old content: the news is kept for its end.
+	w.config = config && w.starting()
 	w.mu.Unlock()
+	if config && !w.config {
+		for name := range w.onChange {
+			delete(w.retryAt, name)
+			delete(w.onChange, name)
+		}
+	}
 	now := time.Now()
 	again := now.Add(w.pool.cfg.SyncFrequency)
 	sooner := func(t time.Time) {
@@ -169,7 +183,7 @@ func (w *worker) step(ctx context.Context) time.Time {
 	case Syncing:
 		w.pool.cfg.Probes.Set(pod, &w.state, false)
 		sooner(w.ensureVolumes(ctx, pod))
-		a := Plan(Desired{Pod: pod}, w.observed(pod), now)
+		a := Plan(w.desired(pod), w.observed(pod), now)
 		if a.Done != "" {
 			w.finished = a.Done
 			stop = &Stop{Cause: Completed, Since: now, Grace: specGrace(pod)}
@@ -223,7 +237,7 @@ func (w *worker) enterStopping(pod *v1.Pod, stop *Stop) {
 	}
 	w.log.Info("Stopping pod", "cause", stop.Cause.String(), "grace", stop.Grace.String())
 	for _, o := range w.ops {
-		if o.work == Pulling || o.work == Starting || o.key == opSandbox || o.key == opVolumes {
+		if o.work == Pulling || o.work == Starting || o.key == opSandbox || o.key == opVolumes || o.key == opResize {
 			o.cancel()
 		}
 	}
@@ -243,6 +257,24 @@ func (w *worker) hurry(stop *Stop) {
 	}
 }
 
+// starting tells whether a container is on its way up.
+func (w *worker) starting() bool {
+	for _, o := range w.ops {
+		if o.work == Starting {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *worker) desired(pod *v1.Pod) Desired {
+	d := Desired{Pod: pod}
+	if w.pool.cfg.Figures != nil {
+		d.Figures = w.pool.cfg.Figures(pod)
+	}
+	return d
+}
+
 // observed gathers the planner's input.
 func (w *worker) observed(pod *v1.Pod) Observed {
 	o := Observed{
@@ -250,6 +282,7 @@ func (w *worker) observed(pod *v1.Pod) Observed {
 		SandboxBusy: w.ops[opSandbox] != nil || w.ops[opStopSB] != nil, SandboxRetryAt: w.sandboxRetry,
 		SandboxesDown: w.down, Work: map[string]Work{}, RetryAt: w.retryAt, Images: map[string]bool{},
 		NextRestart: nextRestart(pod), Failed: w.failed, Probes: map[string]Verdict{},
+		Excused: w.excused, ResizeBusy: w.ops[opResize] != nil,
 	}
 	for _, x := range w.ops {
 		if x.name != "" {
@@ -350,6 +383,6 @@ func (w *worker) report(pod *v1.Pod, removed bool) {
 	}
 	w.pool.cfg.Reporter.Report(Report{
 		Pod: pod, State: w.state, Stage: w.stage, Stop: w.acting, Done: w.finished, Waiting: maps.Clone(w.waiting),
-		Starting: starting, Removed: removed,
+		Starting: starting, Removed: removed, Resizing: w.stage == Syncing && len(w.resizing) > 0, ResizeError: w.resizeError,
 	})
 }

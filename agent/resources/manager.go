@@ -32,6 +32,7 @@ type Manager struct {
 
 	mu   sync.Mutex
 	pods map[types.UID]*v1.Pod // for the Burstable class's shares
+	set  map[types.UID]limits  // what was last written
 	last int64
 }
 
@@ -41,7 +42,7 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, tree: t, pods: map[types.UID]*v1.Pod{}}
+	m := &Manager{cfg: cfg, tree: t, pods: map[types.UID]*v1.Pod{}, set: map[types.UID]limits{}}
 	top := limits{}
 	if cfg.Enforce {
 		top.shares = container.SharesOf(cfg.Allocatable.Cpu().MilliValue())
@@ -118,15 +119,56 @@ func (m *Manager) Parent(pod *v1.Pod) string {
 	return p
 }
 
-// EnsurePod makes the pod's cgroup with its limits. Idempotent.
+// EnsurePod makes the pod's cgroup with its limits, or brings them to what the pod has now. Idempotent.
 func (m *Manager) EnsurePod(pod *v1.Pod) error {
-	if err := m.tree.make(m.PodPath(pod), podLimits(pod, m.cfg.PodPidsLimit)); err != nil {
-		return err
-	}
+	return m.limit(pod, func(_, now limits) limits { return now })
+}
+
+// GrowPod is the first half of a resize: each limit becomes the wider one of what it is and what it is to be.
+func (m *Manager) GrowPod(pod *v1.Pod) error { return m.limit(pod, wider) }
+
+// Note tells of a pod whose cgroup an earlier process made, so that its class goes on counting it.
+func (m *Manager) Note(pod *v1.Pod) {
 	m.mu.Lock()
 	m.pods[pod.UID] = pod
 	m.mu.Unlock()
+}
+
+func (m *Manager) limit(pod *v1.Pod, join func(was, now limits) limits) error {
+	m.mu.Lock()
+	was, known := m.set[pod.UID]
+	m.mu.Unlock()
+	now := podLimits(pod, m.cfg.PodPidsLimit)
+	if known {
+		now = join(was, now)
+	}
+	write := now
+	if known && was.quotaUS > 0 && now.quotaUS == 0 {
+		write.quotaUS = -1
+	}
+	if known && was.memoryBytes > 0 && now.memoryBytes == 0 {
+		write.memoryBytes = -1
+	}
+	if !known || now != was {
+		if err := m.tree.make(m.PodPath(pod), write); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	m.pods[pod.UID], m.set[pod.UID] = pod, now
+	m.mu.Unlock()
 	return m.reshare()
+}
+
+// wider joins two sets of limits; 0 is no limit.
+func wider(a, b limits) limits {
+	open := func(x, y int64) int64 {
+		if x == 0 || y == 0 {
+			return 0
+		}
+		return max(x, y)
+	}
+	return limits{shares: max(a.shares, b.shares), quotaUS: open(a.quotaUS, b.quotaUS), memoryBytes: open(a.memoryBytes, b.memoryBytes), pids: open(a.pids, b.pids)}
 }
 
 // podLimits: shares by requests; CPU and memory limits only if every container has one.
@@ -171,6 +213,7 @@ func (m *Manager) RemovePod(uid types.UID) error {
 		classes = []string{class(container.QOS(p))}
 	}
 	delete(m.pods, uid)
+	delete(m.set, uid)
 	m.mu.Unlock()
 	var errs []error
 	for _, c := range classes {

@@ -15,6 +15,12 @@ import (
 // Owned are the conditions that the node writes; all others on a pod belong to somebody else and are left as they are.
 var Owned = []v1.PodConditionType{
 	v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
+	v1.PodResizePending, v1.PodResizeInProgress,
+}
+
+// passing are conditions of the node that a pod has only for a while.
+func passing(t v1.PodConditionType) bool {
+	return t == v1.PodResizePending || t == v1.PodResizeInProgress
 }
 
 func (g *generator) conditions(out *v1.PodStatus) {
@@ -30,8 +36,9 @@ func (g *generator) conditions(out *v1.PodStatus) {
 			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: s.Message,
 		})
 	}
+	conds = append(conds, g.resize()...)
 	for _, old := range g.in.Old.Conditions {
-		if !slices.ContainsFunc(conds, func(c v1.PodCondition) bool { return c.Type == old.Type }) {
+		if !passing(old.Type) && !slices.ContainsFunc(conds, func(c v1.PodCondition) bool { return c.Type == old.Type }) {
 			conds = append(conds, old)
 		}
 	}
@@ -49,6 +56,22 @@ func (g *generator) conditions(out *v1.PodStatus) {
 		}
 	}
 	out.Conditions = conds
+}
+
+// resize tells how far a change of the containers' resources has come.
+func (g *generator) resize() []v1.PodCondition {
+	var out []v1.PodCondition
+	if p := g.in.Pending; p != nil && g.in.Stage == podworker.Syncing {
+		out = append(out, v1.PodCondition{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: p.Reason, Message: p.Message})
+	}
+	if g.in.Resizing {
+		c := v1.PodCondition{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}
+		if g.in.ResizeError != "" {
+			c.Reason, c.Message = v1.PodReasonError, g.in.ResizeError
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 func (g *generator) sandboxReady() v1.PodCondition {

@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/reevehq/reeve/agent/allocate"
 	"github.com/reevehq/reeve/agent/container"
 	"github.com/reevehq/reeve/agent/podworker"
 	"github.com/reevehq/reeve/agent/podworker/podspec"
@@ -19,6 +20,8 @@ type Input struct {
 	// Old is the status as last written, or as the API had it.
 	Old     v1.PodStatus
 	HostIPs []netip.Addr
+	// Pending is why a resize of the pod is not allocated, nil if none is.
+	Pending *allocate.Refusal
 	// Probed answers started and ready of a running container.
 	Probed func(c *v1.Container, containerID string) (started, ready bool)
 	// Runtime is the scheme of container IDs, as "containerd".
@@ -214,7 +217,7 @@ func (g *generator) runningDetails(c *v1.Container, kind podspec.Kind, cs *podst
 		return
 	}
 	out.AllocatedResources = c.Resources.Requests
-	out.Resources = &v1.ResourceRequirements{Requests: c.Resources.Requests, Limits: c.Resources.Limits}
+	out.Resources = actual(c, cs.Resources)
 	for _, m := range c.VolumeMounts {
 		s := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {

@@ -166,7 +166,7 @@ func merge(have, want v1.PodStatus) v1.PodStatus {
 		}
 	}
 	for _, c := range have.Conditions {
-		if !mine(c.Type) {
+		if !mine(c.Type) && !passing(c.Type) {
 			out.Conditions = append(out.Conditions, c)
 		}
 	}

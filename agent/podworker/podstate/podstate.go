@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -81,11 +82,24 @@ type Container struct {
 	HasUser            bool
 	// Resources as the runtime enforces them; nil when unknown.
 	Resources *Resources
+	// CreatedWith is what a container asked for that must be restarted to be resized; nil for others.
+	CreatedWith *v1.ResourceRequirements
 }
 
 // Resources are a container's limits as the runtime reports them. Zero means not set.
 type Resources struct {
 	CPUShares, CPUQuota, CPUPeriod, MemoryLimitBytes int64
+}
+
+// Same tells whether both mean the same limits: runtimes write "none" as 0 or -1, and a period without a quota is nothing.
+func (r Resources) Same(other Resources) bool { return r.plain() == other.plain() }
+
+func (r Resources) plain() Resources {
+	r.CPUQuota, r.MemoryLimitBytes = max(r.CPUQuota, 0), max(r.MemoryLimitBytes, 0)
+	if r.CPUQuota == 0 {
+		r.CPUPeriod = 0
+	}
+	return r
 }
 
 // Latest returns the newest container called name.
