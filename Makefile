@@ -81,8 +81,11 @@ deps-test:
 	@tests/tools/need.sh $(TEST_NEEDS)
 
 .PHONY: tools
-tools: ## what tests drive and reeve does not link, from modules of their own: bin/helm
+tools: ## what tests drive and reeve does not link, from modules of their own: bin/helm, bin/critest, bin/crictl
 	@mkdir -p bin
+	CGO_ENABLED=0 go test -C tests/tools/critools -c -ldflags '-s -w' -o $(CURDIR)/bin/critest sigs.k8s.io/cri-tools/cmd/critest
+	CGO_ENABLED=0 go build -C tests/tools/critools -ldflags '-s -w' -o $(CURDIR)/bin/crictl sigs.k8s.io/cri-tools/cmd/crictl
+	CGO_ENABLED=0 go build -C tests/tools/critools -ldflags '-s -w' -o $(CURDIR)/bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo
 	CGO_ENABLED=0 go build -C tests/tools/helm -ldflags '-s -w' -o $(CURDIR)/bin/helm helm.sh/helm/v3/cmd/helm
 
 RUN ?= .
@@ -92,7 +95,7 @@ test: deps-test ## everything that can run on this machine (RUN=regexp picks tes
 	@$(MAKE) build RACE=1
 	@$(MAKE) check-generated
 	@$(MAKE) tools
-	PATH=$(CURDIR)/bin/race:$$PATH CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve HELM_BIN=$(CURDIR)/bin/helm go test -race -timeout 20m -run '$(RUN)' ./...
+	PATH=$(CURDIR)/bin/race:$$PATH CGO_ENABLED=1 REEVE_BIN=$(CURDIR)/bin/race/reeve HELM_BIN=$(CURDIR)/bin/helm CRITEST_BIN=$(CURDIR)/bin/critest CRICTL_BIN=$(CURDIR)/bin/crictl go test -race -timeout 20m -run '$(RUN)' ./...
 
 .PHONY: run
 run: deps-run build ## start a node here, deploy a small app, fetch a page through its Service (ONCE=1: then end)

@@ -1,0 +1,179 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/platforms"
+
+	"github.com/reevehq/reeve/cri/remote"
+	"github.com/reevehq/reeve/internal/cgroup"
+)
+
+// CNIBinDir is where Debian's containernetworking-plugins lie.
+const CNIBinDir = "/usr/lib/cni"
+
+// pluginConfig is a containerd with its own CRI plugin on, as a node has it. The OOM score is restricted because a process
+// without CAP_SYS_RESOURCE may not lower it.
+const pluginConfig = `version = 2
+root = %[1]q
+state = %[2]q
+[grpc]
+  address = %[3]q
+[ttrpc]
+  address = %[4]q
+[debug]
+  level = "info"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %[5]q
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = %[6]q
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = %[7]q
+    conf_dir = %[8]q
+`
+
+// conflist is what a cluster without an operator's network uses: ptp, host-local and portmap.
+const conflist = `{"cniVersion":"1.0.0","name":"pods","plugins":[
+{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.244.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
+{"type":"portmap","capabilities":{"portMappings":true}}]}
+`
+
+// WriteConflist writes a conflist into the folder, for pods in 10.244.0.0/24; its addresses are kept in ipamDir.
+func WriteConflist(t testing.TB, folder, ipamDir string) {
+	t.Helper()
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "10-pods.conflist"), fmt.Appendf(nil, conflist, ipamDir), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Plugin is a private containerd whose own CRI plugin serves pods.
+type Plugin struct {
+	Endpoint string // unix://…
+	dir      string
+	address  string
+}
+
+// PluginConfig says what StartPlugin shall start.
+type PluginConfig struct {
+	// Dir is a short folder, made by the caller; its base name marks the cgroup.
+	Dir string
+	// PauseImage is the sandbox image; HostsDir containerd's registry hosts files, which may be missing.
+	PauseImage, HostsDir string
+}
+
+// StartPlugin starts the containerd and waits until its CRI plugin is ready. The end of the test removes its pods and
+// stops it.
+func StartPlugin(t testing.TB, c PluginConfig) *Plugin {
+	t.Helper()
+	p := &Plugin{dir: filepath.Join(c.Dir, "plugin"), address: filepath.Join(c.Dir, "plugin.sock")}
+	p.Endpoint = "unix://" + p.address
+	WriteConflist(t, filepath.Join(p.dir, "net.d"), filepath.Join(p.dir, "ipam"))
+	conf := filepath.Join(p.dir, "config.toml")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, pluginConfig, filepath.Join(p.dir, "root"), filepath.Join(p.dir, "state"), p.address, p.address+".ttrpc",
+		c.PauseImage, c.HostsDir, CNIBinDir, filepath.Join(p.dir, "net.d")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(p.dir, "containerd.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command("containerd", "--config", conf)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	host, err := cgroup.Detect()
+	if err == nil {
+		err = host.Join(CgroupRoot(filepath.Base(c.Dir))+"/plugin", cmd.Process.Pid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.removePods(t)
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	WaitCRI(t, p.Endpoint)
+	return p
+}
+
+// Import puts an image archive where the plugin looks.
+func (p *Plugin) Import(t testing.TB, archive []byte) {
+	t.Helper()
+	client, err := containerd.New(p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx := namespaces.WithNamespace(t.Context(), "k8s.io")
+	list, err := client.Import(ctx, bytes.NewReader(archive), containerd.WithImportPlatform(platforms.Default()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range list {
+		if err := containerd.NewImage(client, img).Unpack(ctx, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (p *Plugin) removePods(t testing.TB) {
+	ctx, cancel := context.WithTimeout(context.Background(), WaitTimeout)
+	defer cancel()
+	rt, err := remote.New(ctx, p.Endpoint)
+	if err != nil {
+		t.Errorf("clean up the CRI plugin: %v", err)
+		return
+	}
+	defer rt.Close(ctx)
+	pods, err := rt.ListPodSandbox(ctx, nil)
+	if err != nil {
+		t.Errorf("clean up the CRI plugin: %v", err)
+	}
+	for _, pod := range pods {
+		if err := rt.StopPodSandbox(ctx, pod.Id); err == nil {
+			rt.RemovePodSandbox(ctx, pod.Id)
+		}
+	}
+}
+
+// WaitCRI waits until a CRI endpoint says that runtime and network are ready.
+func WaitCRI(t testing.TB, endpoint string) {
+	t.Helper()
+	Eventually(t, "the CRI at "+endpoint, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		rt, err := remote.New(ctx, endpoint)
+		if err != nil {
+			return err
+		}
+		defer rt.Close(ctx)
+		status, err := rt.Status(ctx, false)
+		if err != nil {
+			return err
+		}
+		for _, c := range status.GetStatus().GetConditions() {
+			if !c.Status {
+				return fmt.Errorf("%s: %s", c.Type, c.Message)
+			}
+		}
+		return nil
+	})
+}
