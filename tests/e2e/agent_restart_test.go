@@ -73,6 +73,10 @@ func TestAgentRestarts(t *testing.T) {
 		})
 		l.progress(t, 75+25*(i%3)) // probes fall due in between, at another moment of the agent's start each time
 	}
+	n.wantSame(fmt.Sprintf("after %d restarts of the agent", restarts), before)
+	if t.Failed() {
+		t.Log(n.Kubectl("get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name}: {.status.containerStatuses[*].lastState}{"\n"}{end}`))
+	}
 	lines := n.wantEveryLineOnce("writer-0", "writer")
 	follow.reach(t, lines)
 	follow.stop(t)
@@ -80,7 +84,6 @@ func TestAgentRestarts(t *testing.T) {
 	for i := range writers {
 		t.Logf("writer-%d: %d numbered lines, each once", i, n.wantEveryLineOnce(fmt.Sprintf("writer-%d", i), "writer"))
 	}
-	n.wantSame(fmt.Sprintf("after %d restarts of the agent", restarts), before)
 	calm.stop(t)
 }
 
@@ -231,7 +234,7 @@ func startFollower(client kubernetes.Interface, pod string) *follower {
 			if err != nil {
 				select { // the agent is away: ask again soon
 				case <-ctx.Done():
-				case <-time.After(50 * time.Millisecond):
+				case <-time.After(250 * time.Millisecond):
 				}
 				continue
 			}
