@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/reevehq/reeve/agent/evict"
 	"github.com/reevehq/reeve/cri"
 )
 
@@ -54,6 +55,17 @@ type Config struct {
 	// EvictionHard maps a signal (memory.available, nodefs.available, nodefs.inodesFree, imagefs.available,
 	// imagefs.inodesFree, pid.available) to a quantity or a percentage. nil means upstream's defaults.
 	EvictionHard map[string]string
+	// EvictionSoft are thresholds below which pods go after EvictionSoftGracePeriod (a duration for each signal named),
+	// with a grace of at most EvictionMaxPodGracePeriod. EvictionMinimumReclaim is how much more than a threshold must be
+	// left for a shortage to be over; EvictionPressureTransitionPeriod (5 min) how long its condition stays then.
+	EvictionSoft                     map[string]string
+	EvictionSoftGracePeriod          map[string]string
+	EvictionMaxPodGracePeriod        time.Duration
+	EvictionMinimumReclaim           map[string]string
+	EvictionPressureTransitionPeriod time.Duration
+	// MergeDefaultEvictionSettings adds the default to each signal that EvictionHard does not name; otherwise an
+	// EvictionHard that names any leaves the others without one.
+	MergeDefaultEvictionSettings bool
 
 	// ClusterDNS and ClusterDomain fill pods' resolv.conf. ResolverConfig is the node's own (default /etc/resolv.conf,
 	// or systemd-resolved's real one where that points to the stub).
@@ -156,11 +168,12 @@ func (c *Config) SetDefaults() {
 		c.EnforceNodeAllocatable = []string{"pods"}
 	}
 	if c.EvictionHard == nil {
-		c.EvictionHard = map[string]string{
-			"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%",
-			"imagefs.available": "15%", "imagefs.inodesFree": "5%",
-		}
+		c.EvictionHard = evict.Defaults()
 	}
+	if c.MergeDefaultEvictionSettings {
+		c.EvictionHard = c.evictionSettings().Merge().EvictionHard
+	}
+	dur(&c.EvictionPressureTransitionPeriod, evict.DefaultHold)
 	num(&c.Port, 10250)
 	num(&c.HealthzPort, 10248)
 	if !c.HealthzBindAddress.IsValid() {
@@ -182,6 +195,11 @@ func (c *Config) SetDefaults() {
 		c.ContainerLogMaxSizeBytes = 10 << 20
 	}
 	num(&c.ContainerLogMaxFiles, 5)
+}
+
+func (c *Config) evictionSettings() evict.Settings {
+	return evict.Settings{EvictionHard: c.EvictionHard, EvictionSoft: c.EvictionSoft, EvictionSoftGracePeriod: c.EvictionSoftGracePeriod,
+		EvictionMinimumReclaim: c.EvictionMinimumReclaim}
 }
 
 // Validate reports every field that Run could not work with, named as in KubeletConfiguration.
@@ -225,6 +243,21 @@ func (c *Config) Validate() error {
 	}
 	if c.ContainerLogMaxFiles < 2 {
 		bad("containerLogMaxFiles", "%d is less than 2", c.ContainerLogMaxFiles)
+	}
+	if _, err := evict.Parse(c.evictionSettings()); err != nil {
+		errs = append(errs, err)
+	}
+	for field, d := range map[string]time.Duration{"evictionMaxPodGracePeriod": c.EvictionMaxPodGracePeriod, "evictionPressureTransitionPeriod": c.EvictionPressureTransitionPeriod} {
+		if d < 0 {
+			bad(field, "%s is negative", d)
+		}
+	}
+	for field, list := range map[string]v1.ResourceList{"kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved} {
+		for name, q := range list {
+			if q.Sign() < 0 {
+				bad(field+"["+string(name)+"]", "%s is negative", q.String())
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

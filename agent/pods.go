@@ -52,6 +52,8 @@ type pods struct {
 	reports  map[types.UID]podworker.Report
 	held     []*v1.Pod // new pods that wait until the source has told of those that run already
 	waiters  map[string]waiter
+	// preempting are critical pods that wait until others have made room.
+	preempting map[types.UID]bool
 }
 
 // waiter waits for the end of a container of the pod.
@@ -132,6 +134,9 @@ func (p *pods) setLocked(pod *v1.Pod) {
 		p.pool.Stop(pod, deletion(pod, t.Time))
 		return
 	}
+	if !was && p.preempt(pod) {
+		return // it comes back here when there is room
+	}
 	if !was {
 		if r := p.admit(pod); r != nil {
 			p.events.pod(pod, "", v1.EventTypeWarning, r.Reason, r.Message)
@@ -188,15 +193,20 @@ func (p *pods) admit(pod *v1.Pod) *admit.Rejection {
 		return &admit.Rejection{Reason: "Evicted", Message: fmt.Sprintf("The node had condition: [%s]. ", c)}
 	}
 	active := p.activeLocked(pod.UID)
-	n := admit.Node{Allocatable: p.node.Allocatable(), AllowedUnsafeSysctls: p.cfg.AllowedUnsafeSysctls, AppArmor: hasAppArmor()}
-	if p.writer != nil {
-		n.Object = p.node.Node()
-	}
-	r := admit.Pod(n, active, pod)
+	r := admit.Pod(p.admitNode(), active, pod)
 	if r != nil {
 		delete(p.admitted, pod.UID)
 	}
 	return r
+}
+
+// admitNode is the node as admission sees it now.
+func (p *pods) admitNode() admit.Node {
+	n := admit.Node{Allocatable: p.node.Allocatable(), AllowedUnsafeSysctls: p.cfg.AllowedUnsafeSysctls, AppArmor: hasAppArmor()}
+	if p.writer != nil {
+		n.Object = p.node.Node()
+	}
+	return n
 }
 
 // activeLocked lists the admitted pods that have not come to their end, but for one.

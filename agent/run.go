@@ -90,6 +90,7 @@ type agent struct {
 	stats    *stats.Provider
 	gc       *gc.Collector
 	evict    *evict.Manager
+	gauge    *gauge
 	certs    *servingCert
 }
 
@@ -109,9 +110,14 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	cgroupHost, ceiling := memoryCeiling(cfg.CgroupRoot)
+	if ceiling.Cgroup != "" && ceiling.LimitBytes < machine.MemoryBytes {
+		log.Info("Node's memory is limited by a cgroup around it", "cgroup", ceiling.Cgroup, "limitBytes", ceiling.LimitBytes)
+		machine.MemoryBytes = ceiling.LimitBytes
+	}
 	capacity := resources.Capacity(machine, rootFS, cfg.MaxPods)
 	reserved := []v1.ResourceList{cfg.KubeReserved, cfg.SystemReserved}
-	thresholds, err := evict.Parse(cfg.EvictionHard)
+	thresholds, err := evict.Parse(cfg.evictionSettings())
 	if err != nil {
 		return nil, err
 	}
@@ -256,15 +262,20 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	}
 	a.gc = gc.New(gc.Config{
 		Runtime: cfg.Runtime, PodLogsDir: cfg.PodLogsDir, RootDir: cfg.RootDir, Pods: a.pods.all, Synced: a.pods.allSynced,
-		HasWorker: a.pool.Has, Cgroups: a.cgroups, Volumes: a.volumes,
+		HasWorker: a.pool.Has, Ended: a.pods.ended, Cgroups: a.cgroups, Volumes: a.volumes,
 		HighPercent: cfg.ImageGCHighThresholdPercent, LowPercent: cfg.ImageGCLowThresholdPercent,
 		MinAge: cfg.ImageMinimumGCAge, MaxAge: cfg.ImageMaximumGCAge,
 		LogMaxBytes: cfg.ContainerLogMaxSizeBytes, LogMaxFiles: cfg.ContainerLogMaxFiles,
 		Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) }, Logger: log,
 	})
+	if enforce {
+		thresholds = evict.WithAllocatable(thresholds)
+	}
+	a.gauge = newGauge(a, cgroupHost, ceiling, thresholds)
 	a.evict = evict.New(evict.Config{
-		Thresholds: thresholds, Left: a.left, Summary: a.stats.Summary, Active: a.pods.active, Evict: a.evictPod, ReclaimDisk: a.gc.Reclaim,
-		Changed: a.node.Kick, Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) },
+		Thresholds: thresholds, Hold: cfg.EvictionPressureTransitionPeriod, MaxPodGrace: cfg.EvictionMaxPodGracePeriod,
+		Left: a.gauge.left, Wake: a.gauge.wake, Summary: a.stats.Summary, Active: a.pods.active, Evict: a.evictPod, Gone: a.evictedGone,
+		ReclaimDisk: a.gc.Reclaim, Changed: a.node.Kick, Event: func(kind, reason, msg string) { a.events.node(cfg.NodeName, kind, reason, msg) },
 		Registry: a.registry, Logger: log,
 	})
 	a.pods.refuses = a.evict.Refuses
@@ -325,6 +336,8 @@ func (a *agent) run(ctx context.Context) error {
 	loop("probe checkpoint", a.saver.run)
 	loop("allocation checkpoint", a.alloc.run)
 	loop("gc", a.gc.Run)
+	a.gauge.open()
+	loop("memory watch", a.gauge.run)
 	loop("eviction", a.evict.Run)
 	loop("serving certificate", a.certs.run)
 	if a.writer != nil {

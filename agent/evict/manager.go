@@ -17,26 +17,38 @@ import (
 )
 
 const (
-	// every is how often the node is looked at (upstream: 10 s); near after something was done.
-	every = 10 * time.Second
-	near  = 2 * time.Second
-	// hold is how long a condition stays once its cause is gone (evictionPressureTransitionPeriod).
-	hold = 5 * time.Minute
+	// near is how soon the node is looked at again after something was ended.
+	near = time.Second
+	// localEvery is how often pods' own storage limits are checked (upstream: 10 s).
+	localEvery = 10 * time.Second
+	// goneTimeout bounds the wait for an evicted pod to be gone, in which no other is evicted (upstream: 30 s).
+	goneTimeout = 30 * time.Second
+	// reclaimPause keeps images and dead containers, once cleared in vain, from being listed at every look.
+	reclaimPause = 5 * time.Second
 	// statsTimeout bounds the measuring of all pods.
 	statsTimeout = 30 * time.Second
+	// DefaultHold is how long a condition stays once its cause is gone (evictionPressureTransitionPeriod).
+	DefaultHold = 5 * time.Minute
 )
 
 // Config of a Manager.
 type Config struct {
 	Thresholds []Threshold
+	// Hold is evictionPressureTransitionPeriod; 0 means DefaultHold.
+	Hold time.Duration
+	// MaxPodGrace bounds the grace of pods that soft thresholds end (evictionMaxPodGracePeriod).
+	MaxPodGrace time.Duration
 	// Left reads what is left of every signal.
 	Left func(ctx context.Context) map[Signal]Left
+	// Wake hears that the kernel saw memory run short: the node is looked at at once. Optional.
+	Wake <-chan struct{}
 	// Summary measures pods.
 	Summary func(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
 	// Active are the pods that run here.
 	Active func() []*v1.Pod
-	// Evict ends a pod at once, with this message.
-	Evict func(pod *v1.Pod, message string)
+	// Evict ends a pod within the grace, with this message. Gone tells when nothing of it uses anything any more.
+	Evict func(pod *v1.Pod, grace time.Duration, message string)
+	Gone  func(uid types.UID) bool
 	// ReclaimDisk removes dead containers and unused images, and returns when that is done.
 	ReclaimDisk func(ctx context.Context)
 	// Changed hears that Pressure answers otherwise than before.
@@ -50,17 +62,33 @@ type Config struct {
 type Manager struct {
 	cfg     Config
 	evicted *prometheus.CounterVec
+	age     *prometheus.HistogramVec
 
-	mu   sync.Mutex
-	seen map[v1.NodeConditionType]time.Time // when it was last true
+	// Only Run's goroutine uses these.
+	going     *v1.Pod // evicted and not gone yet
+	goingTill time.Time
+	reclaimed time.Time
+	localAt   time.Time
+	announced Signal
+
+	mu    sync.Mutex
+	track *tracker
 }
 
 // New returns a manager.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, seen: map[v1.NodeConditionType]time.Time{}, evicted: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "kubelet_evictions", Help: "Pods evicted, by the signal that was low."}, []string{"eviction_signal"})}
+	if cfg.Hold <= 0 {
+		cfg.Hold = DefaultHold
+	}
+	m := &Manager{cfg: cfg, track: newTracker(),
+		evicted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_evictions", Help: "Pods evicted, by the signal that was low."}, []string{"eviction_signal"}),
+		age: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubelet_eviction_stats_age_seconds", Help: "Time between when stats were collected, and when a pod was evicted on them, by signal."},
+			[]string{"eviction_signal"}),
+	}
 	if cfg.Registry != nil {
-		cfg.Registry.MustRegister(m.evicted)
+		cfg.Registry.MustRegister(m.evicted, m.age)
 	}
 	return m
 }
@@ -69,8 +97,7 @@ func New(cfg Config) *Manager {
 func (m *Manager) Pressure(t v1.NodeConditionType) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at, ok := m.seen[t]
-	return ok && time.Since(at) < hold
+	return m.track.pressure(t, m.cfg.Hold, time.Now())
 }
 
 // Refuses returns the condition under which a pod is not to be admitted now, "" if it is welcome. Critical pods always
@@ -102,78 +129,96 @@ func tolerates(pod *v1.Pod) bool {
 	return false
 }
 
-func condition(s Signal) v1.NodeConditionType {
-	switch s {
-	case Memory:
-		return v1.NodeMemoryPressure
-	case PID:
-		return v1.NodePIDPressure
-	}
-	return v1.NodeDiskPressure
-}
-
 // Run watches until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	wait := every
+	wait := least
 	for {
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			return nil
+		case <-m.cfg.Wake:
+			m.cfg.Logger.Debug("Kernel told of memory pressure")
 		case <-t.C:
 		}
-		wait = every
-		if m.look(ctx) {
-			wait = near
-		}
+		t.Stop()
+		wait = m.look(ctx, time.Now())
 	}
 }
 
-// look takes one turn; it returns whether something was ended.
-func (m *Manager) look(ctx context.Context) bool {
-	met := Crossed(m.cfg.Thresholds, m.cfg.Left(ctx))
-	m.note(met, time.Now())
-	if len(met) > 0 && met[0].Signal.disk() {
-		m.cfg.Logger.Warn("Node is short of disk, reclaiming", "signal", string(met[0].Signal), "availableBytes", met[0].Available)
-		if m.cfg.Event != nil {
-			m.cfg.Event(v1.EventTypeWarning, "EvictionThresholdMet", fmt.Sprintf("Attempting to reclaim %s", met[0].Signal.Resource()))
+// look takes one turn; it returns when to take the next.
+func (m *Manager) look(ctx context.Context, now time.Time) time.Duration {
+	v := m.observe(ctx, now)
+	if m.going != nil {
+		switch {
+		case m.cfg.Gone(m.going.UID):
+			m.going = nil
+		case now.Before(m.goingTill):
+			return min(v.Wait, near)
+		default:
+			m.cfg.Logger.Warn("Evicted pod is not gone yet, going on", logkey.Pod, m.going.Namespace+"/"+m.going.Name)
+			m.going = nil
 		}
-		m.cfg.ReclaimDisk(ctx)
-		met = Crossed(m.cfg.Thresholds, m.cfg.Left(ctx))
 	}
-	if len(met) > 0 {
-		return m.relieve(ctx, met[0])
+	if len(v.Act) == 0 {
+		m.announced = ""
+		if m.local(ctx, now) {
+			return near
+		}
+		return v.Wait
 	}
-	return m.local(ctx)
+	first := v.Act[0]
+	m.announce(first)
+	if first.Signal.disk() {
+		// A pod beyond its own limits goes before anything else does: it is the cause, or soon would be.
+		if m.local(ctx, now) {
+			return near
+		}
+		if now.Sub(m.reclaimed) >= reclaimPause {
+			m.cfg.Logger.Warn("Node is short of disk, reclaiming", "signal", string(first.Signal), "available", first.Available)
+			m.cfg.ReclaimDisk(ctx)
+			m.reclaimed = time.Now()
+			if v = m.observe(ctx, time.Now()); len(v.Act) == 0 {
+				return min(v.Wait, near)
+			}
+			first = v.Act[0]
+		}
+	}
+	if m.relieve(ctx, first, now) {
+		return near
+	}
+	return v.Wait
 }
 
-// note remembers which conditions hold, and tells when that changes anything.
-func (m *Manager) note(met []Met, now time.Time) {
+// observe reads what is left, keeps the conditions, and tells what is to be acted on.
+func (m *Manager) observe(ctx context.Context, now time.Time) verdict {
+	left := m.cfg.Left(ctx)
 	m.mu.Lock()
-	changed := false
-	for _, x := range met {
-		c := condition(x.Signal)
-		if at, ok := m.seen[c]; !ok || now.Sub(at) >= hold {
-			changed = true
-		}
-		m.seen[c] = now
-	}
-	for c, at := range m.seen {
-		if now.Sub(at) >= hold {
-			delete(m.seen, c)
-			changed = true
-		}
-	}
+	v := m.track.look(m.cfg.Thresholds, left, m.cfg.Hold, now)
 	m.mu.Unlock()
-	if changed && m.cfg.Changed != nil {
+	if v.Changed && m.cfg.Changed != nil {
 		m.cfg.Changed()
+	}
+	return v
+}
+
+// announce tells once of each shortage.
+func (m *Manager) announce(x Met) {
+	if m.announced == x.Signal {
+		return
+	}
+	m.announced = x.Signal
+	m.cfg.Logger.Warn("Node is short of a resource", "signal", string(x.Signal), "available", x.Available, "capacity", x.Capacity)
+	if m.cfg.Event != nil {
+		m.cfg.Event(v1.EventTypeWarning, "EvictionThresholdMet", fmt.Sprintf("Attempting to reclaim %s", x.Signal.Resource()))
 	}
 }
 
 // relieve ends the pod that is first in line.
-func (m *Manager) relieve(ctx context.Context, x Met) bool {
+func (m *Manager) relieve(ctx context.Context, x Met, now time.Time) bool {
 	res := x.Signal.Resource()
+	measured := time.Now()
 	usage, err := m.usage(ctx, res == v1.ResourceMemory)
 	if err != nil {
 		m.cfg.Logger.Warn("Failed to measure pods for eviction", logkey.Err, err)
@@ -184,23 +229,40 @@ func (m *Manager) relieve(ctx context.Context, x Met) bool {
 		return false
 	}
 	p := ranked[0]
-	m.cfg.Logger.Warn("Evicting pod", logkey.Pod, p.Namespace+"/"+p.Name, "signal", string(x.Signal), "available", x.Available)
-	m.evicted.WithLabelValues(string(x.Signal)).Inc()
-	m.cfg.Evict(p, message(x, p, usage[p.UID]))
+	grace := time.Duration(0)
+	if x.Soft {
+		grace = m.cfg.MaxPodGrace
+		if g := p.Spec.TerminationGracePeriodSeconds; g != nil {
+			grace = min(grace, time.Duration(*g)*time.Second)
+		}
+	}
+	m.evict(p, string(x.Signal), grace, message(x, p, usage[p.UID]))
+	m.age.WithLabelValues(string(x.Signal)).Observe(time.Since(measured).Seconds())
+	m.going, m.goingTill = p, now.Add(goneTimeout+grace)
 	return true
 }
 
+func (m *Manager) evict(p *v1.Pod, signal string, grace time.Duration, msg string) {
+	m.cfg.Logger.Warn("Evicting pod", logkey.Pod, p.Namespace+"/"+p.Name, logkey.PodUID, string(p.UID), "signal", signal, "reason", msg)
+	m.evicted.WithLabelValues(signal).Inc()
+	m.cfg.Evict(p, grace, msg)
+}
+
 // local ends pods that outgrew their own limits.
-func (m *Manager) local(ctx context.Context) bool {
+func (m *Manager) local(ctx context.Context, now time.Time) bool {
+	if now.Sub(m.localAt) < localEvery {
+		return false
+	}
 	var pods []*v1.Pod
 	for _, p := range m.cfg.Active() {
-		if limited(p) {
+		if limited(p) && !container.Critical(p) {
 			pods = append(pods, p)
 		}
 	}
 	if len(pods) == 0 {
 		return false
 	}
+	m.localAt = now
 	usage, err := m.usage(ctx, false)
 	if err != nil {
 		m.cfg.Logger.Warn("Failed to measure pods' storage", logkey.Err, err)
@@ -209,9 +271,7 @@ func (m *Manager) local(ctx context.Context) bool {
 	did := false
 	for _, p := range pods {
 		if msg := Outgrown(p, usage[p.UID]); msg != "" {
-			m.cfg.Logger.Warn("Evicting pod", logkey.Pod, p.Namespace+"/"+p.Name, "reason", msg)
-			m.evicted.WithLabelValues("ephemeral-storage").Inc()
-			m.cfg.Evict(p, msg)
+			m.evict(p, "ephemeral-storage", 0, msg)
 			did = true
 		}
 	}
@@ -234,6 +294,11 @@ func (m *Manager) usage(ctx context.Context, memoryOnly bool) (map[types.UID]Usa
 
 func usageOf(p *statsapi.PodStats) Usage {
 	u := Usage{Volumes: map[string]int64{}, ContainersMemory: map[string]int64{}, ContainersDisk: map[string]int64{}}
+	count := func(to *int64, v *uint64) {
+		if v != nil {
+			*to += int64(*v)
+		}
+	}
 	for i := range p.Containers {
 		c := &p.Containers[i]
 		if c.Memory != nil && c.Memory.WorkingSetBytes != nil {
@@ -244,18 +309,26 @@ func usageOf(p *statsapi.PodStats) Usage {
 			if fs != nil && fs.UsedBytes != nil {
 				u.ContainersDisk[c.Name] += int64(*fs.UsedBytes)
 			}
+			if fs != nil {
+				count(&u.Inodes, fs.InodesUsed)
+			}
 		}
 	}
 	for i := range p.VolumeStats {
-		if v := &p.VolumeStats[i]; v.UsedBytes != nil {
+		v := &p.VolumeStats[i]
+		if v.UsedBytes != nil {
 			u.Volumes[v.Name] = int64(*v.UsedBytes)
 		}
+		count(&u.Inodes, v.InodesUsed)
 	}
 	if p.Memory != nil && p.Memory.WorkingSetBytes != nil {
 		u.Memory = int64(*p.Memory.WorkingSetBytes)
 	}
 	if p.EphemeralStorage != nil && p.EphemeralStorage.UsedBytes != nil {
 		u.Disk = int64(*p.EphemeralStorage.UsedBytes)
+	}
+	if p.ProcessStats != nil {
+		count(&u.Processes, p.ProcessStats.ProcessCount)
 	}
 	return u
 }

@@ -13,23 +13,30 @@ import (
 	"github.com/reevehq/reeve/agent/container"
 )
 
-// Usage is what one pod uses, in bytes; Containers by name, for the message.
+// Usage is what one pod uses, in bytes, inodes and processes; Containers by name, for the message.
 type Usage struct {
-	Memory, Disk     int64
-	Volumes          map[string]int64 // emptyDirs by name
-	ContainersMemory map[string]int64
-	ContainersDisk   map[string]int64 // writable layer and logs
+	Memory, Disk      int64
+	Inodes, Processes int64
+	Volumes           map[string]int64 // emptyDirs by name
+	ContainersMemory  map[string]int64
+	ContainersDisk    map[string]int64 // writable layer and logs
 }
 
 func (u Usage) of(r v1.ResourceName) int64 {
-	if r == v1.ResourceMemory {
+	switch r {
+	case v1.ResourceMemory:
 		return u.Memory
+	case "inodes":
+		return u.Inodes
+	case "pids":
+		return u.Processes
 	}
 	return u.Disk
 }
 
 // Rank orders pods by who goes first: those above their request, then lower priority, then further above their request
-// (kubelet's order for memory and disk; for processes and inodes priority alone). Critical pods are left out.
+// (kubelet's order for memory and disk; inodes and processes, which nobody can request, by priority and use). Critical
+// pods are left out.
 func Rank(pods []*v1.Pod, usage map[types.UID]Usage, r v1.ResourceName) []*v1.Pod {
 	var out []*v1.Pod
 	for _, p := range pods {
@@ -37,10 +44,15 @@ func Rank(pods []*v1.Pod, usage map[types.UID]Usage, r v1.ResourceName) []*v1.Po
 			out = append(out, p)
 		}
 	}
+	requested := r == v1.ResourceMemory || r == v1.ResourceEphemeralStorage
 	over := func(p *v1.Pod) int64 {
-		req := resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{})
-		q := req[r]
-		return usage[p.UID].of(r) - q.Value()
+		n := usage[p.UID].of(r)
+		if requested {
+			req := resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{})
+			q := req[r]
+			n -= q.Value()
+		}
+		return n
 	}
 	priority := func(p *v1.Pod) int32 {
 		if p.Spec.Priority == nil {
@@ -48,9 +60,8 @@ func Rank(pods []*v1.Pod, usage map[types.UID]Usage, r v1.ResourceName) []*v1.Po
 		}
 		return *p.Spec.Priority
 	}
-	byUse := r == v1.ResourceMemory || r == v1.ResourceEphemeralStorage
 	slices.SortStableFunc(out, func(a, b *v1.Pod) int {
-		if byUse {
+		if requested {
 			if x, y := over(a) > 0, over(b) > 0; x != y {
 				if x {
 					return -1
@@ -58,13 +69,7 @@ func Rank(pods []*v1.Pod, usage map[types.UID]Usage, r v1.ResourceName) []*v1.Po
 				return 1
 			}
 		}
-		if c := cmp.Compare(priority(a), priority(b)); c != 0 {
-			return c
-		}
-		if byUse {
-			return cmp.Compare(over(b), over(a))
-		}
-		return 0
+		return cmp.Or(cmp.Compare(priority(a), priority(b)), cmp.Compare(over(b), over(a)))
 	})
 	return out
 }
@@ -72,17 +77,26 @@ func Rank(pods []*v1.Pod, usage map[types.UID]Usage, r v1.ResourceName) []*v1.Po
 // message says why a pod was evicted, in kubelet's words.
 func message(m Met, pod *v1.Pod, u Usage) string {
 	res := m.Signal.Resource()
-	msg := fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s. ", res,
-		bytes(m.Of(m.Capacity)), bytes(m.Available))
-	use := u.ContainersDisk
-	if res == v1.ResourceMemory {
-		use = u.ContainersMemory
+	number := bytes
+	if res == "inodes" || res == "pids" {
+		number = func(n int64) string { return resource.NewQuantity(n, resource.DecimalSI).String() }
 	}
-	for i := range pod.Spec.Containers {
-		c := &pod.Spec.Containers[i]
-		req := c.Resources.Requests[res]
-		if n := use[c.Name]; n > req.Value() {
-			msg += fmt.Sprintf("Container %s was using %s, request is %s, has larger consumption of %s. ", c.Name, bytes(n), req.String(), res)
+	msg := fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s. ", res,
+		number(m.Of(m.Capacity)), number(m.Available))
+	var use map[string]int64
+	switch res {
+	case v1.ResourceMemory:
+		use = u.ContainersMemory
+	case v1.ResourceEphemeralStorage:
+		use = u.ContainersDisk
+	}
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			c := &list[i]
+			req := c.Resources.Requests[res]
+			if n := use[c.Name]; n > req.Value() {
+				msg += fmt.Sprintf("Container %s was using %s, request is %s, has larger consumption of %s. ", c.Name, bytes(n), req.String(), res)
+			}
 		}
 	}
 	return msg
@@ -101,10 +115,12 @@ func Outgrown(pod *v1.Pod, u Usage) string {
 			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, v.EmptyDir.SizeLimit.String())
 		}
 	}
-	for i := range pod.Spec.Containers {
-		c := &pod.Spec.Containers[i]
-		if q, ok := c.Resources.Limits[v1.ResourceEphemeralStorage]; ok && u.ContainersDisk[c.Name] > q.Value() {
-			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, q.String())
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			c := &list[i]
+			if q, ok := c.Resources.Limits[v1.ResourceEphemeralStorage]; ok && u.ContainersDisk[c.Name] > q.Value() {
+				return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, q.String())
+			}
 		}
 	}
 	lim := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
@@ -130,9 +146,11 @@ func limited(pod *v1.Pod) bool {
 			return true
 		}
 	}
-	for i := range pod.Spec.Containers {
-		if _, ok := pod.Spec.Containers[i].Resources.Limits[v1.ResourceEphemeralStorage]; ok {
-			return true
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if _, ok := list[i].Resources.Limits[v1.ResourceEphemeralStorage]; ok {
+				return true
+			}
 		}
 	}
 	return false

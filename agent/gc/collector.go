@@ -68,6 +68,8 @@ type Config struct {
 	Pods      func() []*v1.Pod
 	Synced    func() bool
 	HasWorker func(types.UID) bool
+	// Ended tells that a pod has come to its end and no container of it will run again. Optional.
+	Ended func(types.UID) bool
 
 	HighPercent, LowPercent int
 	MinAge, MaxAge          time.Duration
@@ -117,6 +119,7 @@ func (c *Collector) Run(ctx context.Context) error {
 			forced = true
 		case done := <-c.reclaim:
 			c.containers(ctx)
+			c.ended(ctx)
 			c.leftovers(ctx)
 			c.allUnused(ctx, time.Now())
 			close(done)
@@ -136,8 +139,9 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 }
 
-// Reclaim removes dead containers and every unused image now, because the node needs the disk. Call it from one goroutine
-// other than Run's at a time; it returns when it is done.
+// Reclaim removes dead containers, those of ended pods with their logs, and every unused image now, because the node needs
+// the disk. Images that a pod here is about to use stay. Call it from one goroutine other than Run's at a time; it returns
+// when it is done.
 func (c *Collector) Reclaim(ctx context.Context) {
 	done := make(chan struct{})
 	select {
@@ -183,6 +187,38 @@ func (c *Collector) containers(ctx context.Context) {
 		}
 		if err != nil && !cri.IsNotFound(err) {
 			c.log.Warn("Failed to remove dead sandbox", logkey.SandboxID, id, logkey.Err, err)
+		}
+	}
+}
+
+// ended removes the containers and logs of pods that have come to their end, though their objects stay.
+func (c *Collector) ended(ctx context.Context) {
+	if c.cfg.Ended == nil || !c.cfg.Synced() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := c.cfg.Runtime.ListContainers(ctx, nil)
+	if err != nil {
+		c.log.Warn("Failed to list containers for collection", logkey.Err, err)
+		return
+	}
+	for _, x := range list {
+		uid := types.UID(x.Labels[kubelettypes.KubernetesPodUIDLabel])
+		if uid == "" || x.State == runtimeapi.ContainerState_CONTAINER_RUNNING || !c.cfg.Ended(uid) {
+			continue
+		}
+		if err := c.cfg.Runtime.RemoveContainer(ctx, x.Id); err != nil && !cri.IsNotFound(err) {
+			c.log.Warn("Failed to remove container of ended pod", logkey.ContainerID, x.Id, logkey.Err, err)
+		}
+	}
+	for _, p := range c.cfg.Pods() {
+		if !c.cfg.Ended(p.UID) {
+			continue
+		}
+		logs := filepath.Join(c.cfg.PodLogsDir, p.Namespace+"_"+p.Name+"_"+string(p.UID))
+		if err := os.RemoveAll(logs); err != nil {
+			c.log.Warn("Failed to remove logs of pod", logkey.Path, logs, logkey.Err, err)
 		}
 	}
 }

@@ -78,6 +78,76 @@ func TestUnusedImagesAreOldestFirstAndNeverPinned(t *testing.T) {
 	}
 }
 
+func TestImagesOfPodsAboutToStartAreNotUnused(t *testing.T) {
+	starting, over := &v1.Pod{}, &v1.Pod{}
+	starting.Spec.InitContainers = []v1.Container{{Image: "init"}}
+	starting.Spec.Containers = []v1.Container{{Image: "reg.example/app:v2"}}
+	starting.Spec.Volumes = []v1.Volume{{VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "data:v1"}}}}
+	over.UID = "over"
+	over.Spec.Containers = []v1.Container{{Image: "done:v1"}}
+	c := New(Config{
+		Logger: slog.New(slog.DiscardHandler), Pods: func() []*v1.Pod { return []*v1.Pod{starting, over} },
+		Ended: func(uid types.UID) bool { return uid == "over" },
+	})
+	var images []*runtimeapi.Image
+	for _, name := range []string{"docker.io/library/init:latest", "reg.example/app:v2", "docker.io/library/data:v1", "docker.io/library/done:v1", "reg.example/app:v1"} {
+		images = append(images, &runtimeapi.Image{Id: name, RepoTags: []string{name}})
+	}
+	var ids []string
+	for _, x := range c.unused(images, nil, time.Unix(1000, 0)) {
+		ids = append(ids, x.id)
+	}
+	sort.Strings(ids)
+	if d := cmp.Diff([]string{"docker.io/library/done:v1", "reg.example/app:v1"}, ids); d != "" {
+		t.Errorf("unused (-want +got):\n%s", d)
+	}
+}
+
+// remover is a runtime with containers of which only those two calls are made.
+type remover struct {
+	Runtime
+	list    []*runtimeapi.Container
+	removed []string
+}
+
+func (r *remover) ListContainers(context.Context, *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error) {
+	return r.list, nil
+}
+
+func (r *remover) RemoveContainer(_ context.Context, id string) error {
+	r.removed = append(r.removed, id)
+	return nil
+}
+
+func TestContainersAndLogsOfEndedPodsGo(t *testing.T) {
+	running := dead("3", "over", "b", 1)
+	running.State = runtimeapi.ContainerState_CONTAINER_RUNNING
+	r := &remover{list: []*runtimeapi.Container{dead("1", "over", "a", 1), dead("2", "alive", "a", 1), running, dead("4", "", "x", 1)}}
+	pod := func(uid string) *v1.Pod {
+		p := &v1.Pod{}
+		p.Name, p.Namespace, p.UID = uid, "ns", types.UID(uid)
+		return p
+	}
+	dir := t.TempDir()
+	for _, uid := range []string{"over", "alive"} {
+		if err := os.MkdirAll(filepath.Join(dir, "ns_"+uid+"_"+uid, "a"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := New(Config{
+		Runtime: r, PodLogsDir: dir, Logger: slog.New(slog.DiscardHandler), Synced: func() bool { return true },
+		Pods: func() []*v1.Pod { return []*v1.Pod{pod("over"), pod("alive")} }, Ended: func(uid types.UID) bool { return uid == "over" },
+	})
+	c.ended(t.Context())
+	if !slices.Equal(r.removed, []string{"1"}) {
+		t.Errorf("removed containers %v, want only the dead one of the pod that is over", r.removed)
+	}
+	ents, err := os.ReadDir(dir)
+	if err != nil || len(ents) != 1 || ents[0].Name() != "ns_alive_alive" {
+		t.Errorf("logs left: %v, %v", ents, err)
+	}
+}
+
 // reopener is a runtime of which only ReopenContainerLog is called.
 type reopener struct {
 	Runtime

@@ -6,6 +6,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/distribution/reference"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -106,9 +107,43 @@ func (c *Collector) imageFS(ctx context.Context) (resources.FS, error) {
 	return resources.ReadFS(c.cfg.RootDir)
 }
 
+// wanted are the names of the images that pods here use or are about to: what was just pulled for a container that is
+// not made yet is not unused.
+func (c *Collector) wanted() map[string]bool {
+	out := map[string]bool{}
+	if c.cfg.Pods == nil {
+		return out
+	}
+	add := func(image string) {
+		named, err := reference.ParseNormalizedNamed(image)
+		if err == nil {
+			out[reference.TagNameOnly(named).String()] = true
+		}
+	}
+	for _, p := range c.cfg.Pods() {
+		if p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed || c.cfg.Ended != nil && c.cfg.Ended(p.UID) {
+			continue
+		}
+		for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+			for i := range list {
+				add(list[i].Image)
+			}
+		}
+		for i := range p.Spec.EphemeralContainers {
+			add(p.Spec.EphemeralContainers[i].Image)
+		}
+		for i := range p.Spec.Volumes {
+			if v := p.Spec.Volumes[i].Image; v != nil {
+				add(v.Reference)
+			}
+		}
+	}
+	return out
+}
+
 // unused lists the images without a container, least recently used first; pinned ones are never among them.
 func (c *Collector) unused(list []*runtimeapi.Image, containers []*runtimeapi.Container, now time.Time) []candidate {
-	inUse := map[string]bool{}
+	inUse := c.wanted()
 	for _, x := range containers {
 		inUse[x.ImageRef], inUse[x.GetImage().GetImage()], inUse[x.ImageId] = true, true, true
 	}

@@ -68,6 +68,9 @@ func pidsOf(l v1.ResourceList) int64 {
 	return q.Value()
 }
 
+// PodsPath is the cgroup of all pods, relative to the mount points.
+func (m *Manager) PodsPath() string { return m.path() }
+
 // V2 tells whether the machine runs cgroup v2.
 func (m *Manager) V2() bool { return m.tree.v2 }
 

@@ -13,8 +13,16 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// duTTL is how long a walk over a folder is good for, as kubelet's volume stats period.
-const duTTL = time.Minute
+// A walk over a folder is good for duShare times as long as it took, within duMin and duMax (kubelet's volume stats
+// period): small folders are measured often enough that limits on them hold, big ones take no more than 1/duShare of a
+// core.
+const (
+	duMin   = 5 * time.Second
+	duMax   = time.Minute
+	duShare = 500
+)
+
+func duTTL(took time.Duration) time.Duration { return min(max(took*duShare, duMin), duMax) }
 
 // diskUsage walks folders to sum up what they hold, and remembers for a while.
 type diskUsage struct {
@@ -25,6 +33,7 @@ type diskUsage struct {
 type duEntry struct {
 	usage cafs.UsageInfo
 	at    time.Time
+	good  time.Duration
 }
 
 func newDiskUsage() diskUsage { return diskUsage{mu: &sync.Mutex{}, seen: map[string]duEntry{}} }
@@ -33,18 +42,19 @@ func (d diskUsage) of(dir string) (cafs.UsageInfo, time.Time, error) {
 	d.mu.Lock()
 	e, ok := d.seen[dir]
 	d.mu.Unlock()
-	if ok && time.Since(e.at) < duTTL {
+	if ok && time.Since(e.at) < e.good {
 		return e.usage, e.at, nil
 	}
+	start := time.Now()
 	u, err := cafs.GetDirUsage(dir)
 	if err != nil {
 		return u, time.Time{}, fmt.Errorf("measure folder %q: %w", dir, err)
 	}
-	e = duEntry{u, time.Now()}
+	e = duEntry{u, time.Now(), duTTL(time.Since(start))}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for k, old := range d.seen {
-		if time.Since(old.at) > 5*duTTL {
+		if time.Since(old.at) > 5*duMax {
 			delete(d.seen, k)
 		}
 	}

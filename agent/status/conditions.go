@@ -31,7 +31,7 @@ func (g *generator) conditions(out *v1.PodStatus) {
 		g.containersReady(out),
 		{Type: v1.PodScheduled, Status: v1.ConditionTrue},
 	}
-	if s := g.in.Stop; s != nil && s.Cause == podworker.Evicted && s.Reason == "Evicted" {
+	if s := g.in.Stop; s != nil && s.Cause == podworker.Evicted && (s.Reason == "Evicted" || s.Reason == "Preempting") {
 		conds = append(conds, v1.PodCondition{
 			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: s.Message,
 		})

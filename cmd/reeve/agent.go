@@ -260,7 +260,7 @@ func (o *agentOptions) agentConfig(log *slog.Logger, dir datadir.Dir, rt *nodeRu
 	}
 	address, _ := netip.ParseAddr(o.Node.KubeletAddress)
 	notifier := systemd.NewNotifier(log)
-	return agent.Config{
+	cfg := agent.Config{
 		Logger: log.With("part", "agent"), Runtime: rt.runtime, Client: api.client, RESTConfig: api.config,
 		NodeName: o.Node.NodeName, NodeIPs: addrs(o.Node.NodeIPs), Version: version.Git(),
 		RootDir: o.Node.RootDir, PodLogsDir: o.Node.PodLogsDir, StateDir: dir.Agent(),
@@ -276,4 +276,6 @@ func (o *agentOptions) agentConfig(log *slog.Logger, dir datadir.Dir, rt *nodeRu
 			notifier.Ready("node is ready")
 		},
 	}
+	o.Node.Resources.apply(&cfg)
+	return cfg
 }

@@ -61,6 +61,8 @@ type nodeOptions struct {
 	HealthzPort    int
 	ProxyHealthz   string
 	ProxyMetrics   string
+
+	Resources resourceOptions
 }
 
 // addFlags declares the flags. withNetwork tells the default of --network, which depends on whose control plane it is.
@@ -68,6 +70,7 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet, network string) {
 	f.StringVar(&o.NodeName, "node-name", "", "name of the Node object (default: the host's name, in lower case)")
 	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "address of this node, at most one a family (default: that of the interface with the default route)")
 	o.addRuntimeFlags(f, network)
+	o.Resources.addFlags(f)
 	f.StringVar(&o.CRISocket, "cri-socket", "", "where the native runtime is served as CRI v1 (default: <data-dir>/agent/cri.sock)")
 	f.StringVar(&o.RuntimeEndpoint, "container-runtime-endpoint", "", "use this CRI socket (unix://…) in place of the native runtime")
 	f.StringVar(&o.RootDir, "root-dir", "/var/lib/kubelet", "folder of pods' files; another one for a second instance on the host")
@@ -150,7 +153,7 @@ func (o *nodeOptions) complete(agentDir string) error {
 	if o.StaticPods == "" {
 		o.StaticPods = filepath.Join(agentDir, "static-pods")
 	}
-	all = errors.Join(all, o.completeRuntime(agentDir))
+	all = errors.Join(all, o.completeRuntime(agentDir), o.Resources.check())
 	if !slices.Contains([]string{"iptables", "nftables", "auto", "none"}, o.ProxyMode) {
 		bad("--proxy-mode %q is unknown; use iptables, nftables, auto or none", o.ProxyMode)
 	}
