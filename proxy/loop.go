@@ -52,6 +52,10 @@ func (l *loop) run(ctx context.Context) {
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
 	defer retry.Stop()
+	tend := time.NewTimer(time.Hour)
+	tend.Stop()
+	defer tend.Stop()
+	tending := false
 	wait := retryFirst
 	var last time.Time
 	for {
@@ -66,12 +70,18 @@ func (l *loop) run(ctx context.Context) {
 			if l.intact(ctx) {
 				continue
 			}
-			l.presumeNothing()
 		case <-l.touched:
 			if l.intact(ctx) {
 				continue
 			}
-			l.presumeNothing()
+		case <-tend.C:
+			again, ok := l.tend(ctx)
+			if tending = again > 0; tending {
+				tend.Reset(again)
+			}
+			if ok {
+				continue
+			}
 		}
 		// Changes come in bursts; while one is being programmed the next gathers. The first after a rest does not wait.
 		if !sleep(ctx, l.cfg.MinSyncInterval-time.Since(last)) {
@@ -81,6 +91,10 @@ func (l *loop) run(ctx context.Context) {
 		if l.sync(ctx) {
 			wait = retryFirst
 			retry.Stop()
+			if !tending && l.hasTender() {
+				tending = true
+				tend.Reset(tendSoon)
+			}
 		} else if ctx.Err() == nil {
 			retry.Reset(wait)
 			wait = min(wait*2, retryMax)
@@ -121,11 +135,26 @@ func (l *loop) presumeNothing() {
 	}
 }
 
-// intact asks every backend whether somebody flushed its rules. One that is to be written anew anyway is not asked.
+// intact asks every backend whether somebody changed its rules, and lets those that can mend that alone. False: some must
+// be written anew. One that is to be written anew anyway is not asked.
 func (l *loop) intact(ctx context.Context) bool {
 	ok := true
 	for i, b := range l.backends {
 		if l.needFull[i] {
+			continue
+		}
+		if h, can := b.(healer); can {
+			start := time.Now()
+			mended, err := h.Heal(ctx)
+			switch {
+			case err != nil && ctx.Err() == nil:
+				l.cfg.Logger.Warn("Failed to mend what another program changed, writing all anew", logkey.IPFamily, int(b.Family()), logkey.Err, err)
+				l.needFull[i] = true
+				ok = false
+			case mended != "":
+				l.metrics.healed(b.Family())
+				l.cfg.Logger.Warn("Mended what another program changed", logkey.IPFamily, int(b.Family()), "mended", mended, logkey.Duration, time.Since(start))
+			}
 			continue
 		}
 		intact, err := b.Intact(ctx)
@@ -134,6 +163,7 @@ func (l *loop) intact(ctx context.Context) bool {
 			continue
 		}
 		if !intact {
+			l.metrics.healed(b.Family())
 			l.cfg.Logger.Warn("Found the proxy's rules flushed by another program, writing them again", logkey.IPFamily, int(b.Family()))
 			l.needFull[i] = true
 			ok = false

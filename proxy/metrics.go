@@ -27,6 +27,7 @@ type metrics struct {
 	restoreFailures    *prometheus.CounterVec
 	noLocalEndpoints   *prometheus.GaugeVec
 	conntrackDeleted   *prometheus.CounterVec
+	heals              *prometheus.CounterVec
 	healthz, livez     *prometheus.CounterVec
 }
 
@@ -45,6 +46,9 @@ func newMetrics(r *prometheus.Registry, mode Mode) (*metrics, error) {
 		rules = prometheus.Opts{Namespace: "reeve", Name: "proxy_nftables_objects", Help: "Rules and elements in place."}
 		failures = "sync_proxy_rules_nftables_sync_failures_total"
 	}
+	if mode == ModeIPVS {
+		rules = prometheus.Opts{Namespace: "reeve", Name: "proxy_ipvs_objects", Help: "Virtual services, real servers, addresses and set entries in place."}
+	}
 	m := &metrics{
 		registry:       r,
 		syncSeconds:    prometheus.NewHistogramVec(histogram("sync_proxy_rules_duration_seconds", "Duration of a programming of rules.", buckets), family),
@@ -60,12 +64,14 @@ func newMetrics(r *prometheus.Registry, mode Mode) (*metrics, error) {
 		restoreFailures:  prometheus.NewCounterVec(prometheus.CounterOpts(opts(failures, "Failed programmings.")), family),
 		noLocalEndpoints: prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("sync_proxy_rules_no_local_endpoints_total", "Services with a Local policy and endpoints, but none on this node.")), []string{"traffic_policy"}),
 		conntrackDeleted: prometheus.NewCounterVec(prometheus.CounterOpts(opts("conntrack_reconciler_deleted_entries_total", "Stale flows forgotten.")), family),
-		healthz:          prometheus.NewCounterVec(prometheus.CounterOpts(opts("proxy_healthz_total", "Answers of /healthz.")), []string{"code"}),
-		livez:            prometheus.NewCounterVec(prometheus.CounterOpts(opts("proxy_livez_total", "Answers of /livez.")), []string{"code"}),
+		heals: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "reeve", Name: "proxy_heals_total",
+			Help: "Times that rules which another program changed were mended."}, family),
+		healthz: prometheus.NewCounterVec(prometheus.CounterOpts(opts("proxy_healthz_total", "Answers of /healthz.")), []string{"code"}),
+		livez:   prometheus.NewCounterVec(prometheus.CounterOpts(opts("proxy_livez_total", "Answers of /livez.")), []string{"code"}),
 	}
 	for _, c := range []prometheus.Collector{
 		m.syncSeconds, m.fullSeconds, m.partialSeconds, m.programmingSeconds, m.lastSync, m.lastQueued, m.endpointChanges,
-		m.serviceChanges, m.rules, m.restoreFailures, m.noLocalEndpoints, m.conntrackDeleted, m.healthz, m.livez,
+		m.serviceChanges, m.rules, m.restoreFailures, m.noLocalEndpoints, m.conntrackDeleted, m.heals, m.healthz, m.livez,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the proxy's metrics: %w", err)
@@ -96,6 +102,8 @@ func (m *metrics) applied(f plan.Family, took time.Duration, full bool, rules ma
 }
 
 func (m *metrics) failed(f plan.Family) { m.restoreFailures.WithLabelValues(familyLabel(f)).Inc() }
+
+func (m *metrics) healed(f plan.Family) { m.heals.WithLabelValues(familyLabel(f)).Inc() }
 
 func (m *metrics) programmed(latency time.Duration) {
 	m.programmingSeconds.Observe(max(0, latency.Seconds()))

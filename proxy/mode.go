@@ -38,6 +38,7 @@ func init() {
 	modes = []kind{
 		{ModeNFTables, openNFTables, removeNFTables, nftablesGuardLoopback},
 		{ModeIPTables, openIPTables, removeIPTables, iptablesGuardLoopback},
+		{ModeIPVS, openIPVS, removeIPVS, nil},
 	}
 }
 
@@ -200,6 +201,7 @@ func removeNFTables(ctx context.Context, cfg Config, family plan.Family) (remove
 	if err != nil {
 		return false, nil
 	}
+	defer nft.Close()
 	found, err := nft.CountRules(ctx)
 	if err == nil && len(found) == 0 {
 		return false, nil
@@ -209,7 +211,11 @@ func removeNFTables(ctx context.Context, cfg Config, family plan.Family) (remove
 
 func nftablesGuardLoopback(ctx context.Context, cfg Config) bool {
 	nft, err := nftables.Open(nftablesConfig(cfg, plan.IPv4))
-	return err == nil && nft.GuardsLoopback(ctx)
+	if err != nil {
+		return false
+	}
+	defer nft.Close()
+	return nft.GuardsLoopback(ctx)
 }
 
 func iptablesGuardLoopback(ctx context.Context, cfg Config) bool {

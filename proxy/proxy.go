@@ -21,8 +21,16 @@ type backend interface {
 
 // watcher is a backend that hears of foreign changes at once.
 type watcher interface {
-	Watch(ctx context.Context, gone func()) error
+	Watch(ctx context.Context, changed func()) error
 }
+
+// healer is a backend that can mend foreign changes without writing everything. It answers what it mended.
+type healer interface {
+	Heal(ctx context.Context) (string, error)
+}
+
+// closer is a backend that holds something open.
+type closer interface{ Close() }
 
 // Run programs Services until ctx ends, and returns when everything that it started has stopped. The rules stay. It fails
 // at once when the configuration is wrong, the host lacks what the mode needs or a port is taken. The rules of another mode
@@ -75,6 +83,11 @@ func Run(ctx context.Context, cfg Config) error {
 	l.run(ctx)
 	cancel()
 	wg.Wait()
+	for _, b := range backends {
+		if c, ok := b.(closer); ok {
+			c.Close()
+		}
+	}
 	return errors.Join(stopServers(), checks.close())
 }
 

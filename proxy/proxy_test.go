@@ -178,7 +178,7 @@ func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
 			w.pods[3].MustSay(t, "tcp", clusterIP+":80", first)
 		}
 		w.service("web", clusterIP, nil) // affinity off
-		w.unsettled(w.on("--rcheck", "goto remember"))
+		w.unsettled(w.on("--rcheck", "goto remember", " -p 10800"))
 		said := map[string]bool{}
 		for range 40 {
 			s, _ := w.pods[3].Ask("tcp", clusterIP+":80")
@@ -231,7 +231,7 @@ func TestTypeAndPortsChangeAndForeignServicesAreLeftAlone(t *testing.T) {
 		w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.Ports[0].Port = 81 })
 		w.unsettled("node port")
 		w.pods[0].MustSay(t, "tcp", clusterIP+":81", "p0 10.244.3.1")
-		if rules := w.rules(); strings.Contains(rules, w.on(`"default/web:http cluster IP" -m tcp --dport 80 `, "10.96.0.50 . tcp . 80 ")) || strings.Contains(rules, "headless") {
+		if rules := w.rules(); strings.Contains(rules, w.on(`"default/web:http cluster IP" -m tcp --dport 80 `, "10.96.0.50 . tcp . 80 ", "10.96.0.50:80 -s rr")) || strings.Contains(rules, "headless") {
 			t.Errorf("rules of the old port or of a headless Service:\n%s", rules)
 		}
 		w.settled("10.96.0.10")
@@ -242,7 +242,7 @@ func TestTypeAndPortsChangeAndForeignServicesAreLeftAlone(t *testing.T) {
 		w.unsettled("10.96.0.10")
 		w.service("web", "", func(s *corev1.ServiceSpec) { s.Type, s.ExternalName = corev1.ServiceTypeExternalName, "example.org" })
 		w.unsettled(w.on("KUBE-SVC", "default/web"))
-		w.unsettled(w.on("KUBE-SEP", "10.244.3.10"))
+		w.unsettled(w.on("KUBE-SEP", "10.244.3.10", "10.244.3.10:8080"))
 	})
 }
 
@@ -289,6 +289,9 @@ func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
 		if flavor == onNFTables {
 			once = []string{"vmap @service-ips", "vmap @service-nodeports", "masquerade", "ct state invalid drop"}
 		}
+		if flavor == onIPVS {
+			once = []string{"-A PREROUTING -j KUBE_IPVS-SERVICES", "-A POSTROUTING -j KUBE_IPVS-POSTROUTING", "-A FORWARD -j KUBE_IPVS-FORWARD", "-A -t 10.96.0.50:80 "}
+		}
 		for _, jump := range once {
 			if strings.Count(after, jump) != 1 {
 				t.Errorf("%d times %q after a restart", strings.Count(after, jump), jump)
@@ -296,7 +299,7 @@ func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
 		}
 		w.stop()
 		w.cleanup()
-		if left := w.rules() + testns.Sh(t, "%s", w.on("iptables-"+flavor+"-save -t mangle", "nft list tables")); strings.Contains(left, "KUBE") || strings.Contains(left, "reeve") {
+		if left := w.rules() + testns.Sh(t, "%s", w.on("iptables-"+flavor+"-save -t mangle", "nft list tables", "iptables-save -t mangle")); strings.Contains(left, "KUBE") || strings.Contains(left, "reeve") {
 			t.Errorf("left after cleanup:\n%s", left)
 		}
 	})
@@ -311,9 +314,14 @@ func TestForeignFlushIsHealed(t *testing.T) {
 		parts := []string{"-A PREROUTING -j KUBE-SERVICES", "-A FORWARD -j KUBE-FORWARD", "DNAT"}
 		canary := 50 * time.Millisecond
 		if flavor == onNFTables {
-			flushes = []string{"nft flush ruleset #%s", "nft delete table ip reeve-proxy #%s", "nft flush table ip reeve-proxy #%s", "nft flush chain ip reeve-proxy services #%s"}
-			parts = []string{"vmap @service-ips", "jump services", "goto cluster-tcp-1", "dnat ip to"}
+			flushes = []string{"nft flush map ip reeve-proxy endpoints-tcp-1 #%s", "nft delete element ip reeve-proxy service-ips { 10.96.0.50 . tcp . 80 } #%s",
+				"nft add element ip reeve-proxy denied-ips { 10.96.0.50 . tcp . 80 : drop } #%s", "nft flush ruleset #%s", "nft delete table ip reeve-proxy #%s", "nft flush table ip reeve-proxy #%s", "nft flush chain ip reeve-proxy services #%s"}
+			parts = []string{"10.96.0.50 . tcp . 80 comment", "10.96.0.50:80 : 10.244.3.10:8080", "vmap @service-ips", "jump services", "goto cluster-tcp-1", "dnat ip to"}
 			canary = time.Hour // the kernel tells
+		}
+		if flavor == onIPVS {
+			flushes = []string{"iptables -w 5 -t nat -F #%s", "iptables -w 5 -F #%s", "ipvsadm -C #%s", "ip link del reeve-ipvs0 #%s", "ipset flush reeve-services #%s"}
+			parts = []string{"-A PREROUTING -j KUBE_IPVS-SERVICES", "-A INPUT -j KUBE_IPVS-INPUT", "-r 10.244.3.10:8080", "default/web:dns cluster IP", "add reeve-services 10.96.0.50,tcp:80"}
 		}
 		w.run(func(c *Config) { c.CanaryPeriod = canary })
 		w.settled("default/web:dns cluster IP")
@@ -321,7 +329,7 @@ func TestForeignFlushIsHealed(t *testing.T) {
 			testns.Sh(t, flush, flavor)
 			testns.Eventually(t, "the rules after "+flush, func() bool {
 				r := w.rules()
-				return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(r, p) })
+				return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(r, p) }) && !strings.Contains(r, ": drop")
 			})
 			w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
 		}
@@ -484,7 +492,7 @@ func TestHealthAndMetrics(t *testing.T) {
 			code int
 			body string
 		}{
-			{"http://127.0.0.1:10249/proxyMode", 200, w.on("iptables", "nftables")},
+			{"http://127.0.0.1:10249/proxyMode", 200, w.on("iptables", "nftables", "ipvs")},
 			{"http://127.0.0.1:10249/healthz", 200, "ok"},
 			{"http://127.0.0.1:10249/metrics", 200, "kubeproxy_sync_proxy_rules_duration_seconds_count"},
 			{"http://127.0.0.1:10256/healthz", 200, `"nodeEligible":true`},
@@ -515,7 +523,7 @@ func TestRunStopsEverythingItStarted(t *testing.T) {
 		ignore := goleak.IgnoreCurrent()
 		w := newWorld(t, 0, flavor)
 		w.run(nil)
-		w.settled(w.on("KUBE-SERVICES", "chain services"))
+		w.settled(w.on("KUBE-SERVICES", "chain services", "-A INPUT -j KUBE_IPVS-INPUT"))
 		w.stop()
 		w.cleanup()
 		goleak.VerifyNone(t, ignore, goleak.IgnoreAnyFunction("k8s.io/apimachinery/pkg/watch.(*Broadcaster).loop"))
@@ -581,6 +589,9 @@ func TestIPv6Service(t *testing.T) {
 		testns.Eventually(t, "the IPv6 rules", func() bool {
 			if flavor == onNFTables {
 				return strings.Contains(testns.Sh(t, "nft list table ip6 reeve-proxy 2>&1; true"), "default/web:dns cluster IP")
+			}
+			if flavor == onIPVS {
+				return strings.Contains(testns.Sh(t, "ip -6 route show table local"), "fd96::50 dev reeve-ipvs0")
 			}
 			return strings.Contains(testns.Sh(t, "ip6tables-%s-save -t nat", flavor), "default/web:dns cluster IP")
 		})

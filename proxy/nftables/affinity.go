@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"sigs.k8s.io/knftables"
 )
 
 // forgetAttempts bounds the tries to remove remembered clients while packets remember others.
@@ -18,24 +16,22 @@ const forgetAttempts = 3
 func (b *Backend) forgetClients(ctx context.Context) error {
 	var err error
 	for range forgetAttempts {
-		var elements []*knftables.Element
-		if elements, err = b.nft.ListElements(ctx, "map", affinityMap); err != nil {
+		var clients map[string]content
+		if clients, err = b.nft.ReadElements(ctx, affinityMap); err != nil {
 			continue
 		}
-		tx := b.nft.NewTransaction()
+		remove := map[slot]content{}
 		groups := map[frontend]*group{}
-		for _, e := range elements {
-			if !b.remembers(e, groups) {
-				// One that timed out meanwhile is no error: it is added first.
-				e.Comment = nil
-				tx.Add(e)
-				tx.Delete(&knftables.Element{Map: affinityMap, Key: e.Key})
+		for key, c := range clients {
+			if !b.remembers(key, c.value, groups) {
+				remove[slot{affinityMap, key}] = content{}
 			}
 		}
-		if tx.NumOperations() == 0 {
+		if len(remove) == 0 {
 			return nil
 		}
-		if err = b.nft.Run(ctx, tx); err == nil {
+		// One that timed out meanwhile fails the transaction; the next look does not find it.
+		if err = b.nft.WriteElements(ctx, remove, nil); err == nil {
 			return nil
 		}
 	}
@@ -43,19 +39,20 @@ func (b *Backend) forgetClients(ctx context.Context) error {
 }
 
 // remembers reports that a remembered client's endpoint still serves.
-func (b *Backend) remembers(e *knftables.Element, groups map[frontend]*group) bool {
-	if len(e.Key) != 4 || len(e.Value) != 2 {
+func (b *Backend) remembers(client, endpoint string, groups map[frontend]*group) bool {
+	key := strings.Split(client, concat)
+	if len(key) != 4 {
 		return false
 	}
-	addr, err := netip.ParseAddr(e.Key[0])
+	addr, err := netip.ParseAddr(key[0])
 	if err != nil {
 		return false
 	}
-	port, err := strconv.ParseUint(e.Key[2], 10, 16)
+	port, err := strconv.ParseUint(key[2], 10, 16)
 	if err != nil {
 		return false
 	}
-	front := frontend{addr, e.Key[1], uint16(port)}
+	front := frontend{addr, key[1], uint16(port)}
 	if _, owned := b.state.owners[front]; !owned {
 		front.addr = netip.Addr{}
 	}
@@ -69,6 +66,6 @@ func (b *Backend) remembers(e *knftables.Element, groups map[frontend]*group) bo
 		groups[front] = g
 	}
 	return g != nil && g.sticky && slices.ContainsFunc(g.endpoints, func(ep netip.AddrPort) bool {
-		return ep.Addr().String()+concat+strconv.Itoa(int(ep.Port())) == strings.Join(e.Value, concat)
+		return ep.Addr().String()+concat+strconv.Itoa(int(ep.Port())) == endpoint
 	})
 }

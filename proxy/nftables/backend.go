@@ -3,6 +3,7 @@ package nftables
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,20 +17,35 @@ import (
 type kernel interface {
 	NewTransaction() *knftables.Transaction
 	Run(ctx context.Context, tx *knftables.Transaction) error
-	ListAll(ctx context.Context) (map[string][]string, error)
+	WriteElements(ctx context.Context, remove, add map[slot]content) error
+	ReadElements(ctx context.Context, name string) (map[string]content, error)
+	ReadObjects(ctx context.Context) (objects, error)
 	CountRules(ctx context.Context) (map[string]int, error)
-	ListElements(ctx context.Context, objectType, name string) ([]*knftables.Element, error)
+	PortID() uint32
+	Close()
 }
 
-// Backend keeps one family's table. Not safe for concurrent use; one loop owns it.
+// Backend keeps one family's table. Not safe for concurrent use but for Watch; one loop owns it.
 type Backend struct {
 	cfg   Config
 	nft   kernel
-	state *state // as far as this process knows
+	state *state          // as far as this process knows
+	idle  map[object]bool // numbered objects that no element needs now; they wait to be needed again
+
+	damage damage
 }
 
+// idleMax bounds the idle objects: making one takes a run of nft, which a Service whose pods come and go should not cost
+// each time.
+const idleMax = 256
+
 // New makes a backend that knows nothing of the kernel yet: its first Apply must be a full one.
-func New(cfg Config, nft kernel) *Backend { return &Backend{cfg: cfg, nft: nft, state: newState()} }
+func New(cfg Config, nft kernel) *Backend {
+	return &Backend{cfg: cfg, nft: nft, state: newState(), idle: map[object]bool{}}
+}
+
+// Close ends the backend's connection to the kernel. The table stays.
+func (b *Backend) Close() { b.nft.Close() }
 
 // Family of the rules.
 func (b *Backend) Family() plan.Family { return b.cfg.Family }
@@ -54,10 +70,10 @@ func (b *Backend) Rules() map[string]int {
 const applyTimeout = 2 * time.Minute
 
 // Apply brings the table from what the last successful Apply made to what changes say: a Service's plan, or nil for a
-// Service that is gone, in one transaction of only the elements that differ. With full, changes are all Services, the
-// table is listed first, and the difference to what it really holds is written; where that fails (another version's
-// table), the table is replaced, still in one transaction. After an error the next Apply must be full. The plans must
-// not be changed afterwards.
+// Service that is gone, in one transaction of only the elements that differ. Numbered chains and maps that they are the
+// first to need are made before. With full, changes are all Services, the table is listed first, and the difference to
+// what it really holds is written; where that fails (another version's table), the table is replaced in one transaction.
+// After an error the next Apply must be full. The plans must not be changed afterwards.
 func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
@@ -70,18 +86,46 @@ func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned
 	}
 	tx := b.nft.NewTransaction()
 	for _, o := range sorted(d.newObjects) {
-		b.create(tx, o)
+		if !b.idle[o] {
+			b.create(tx, o)
+		}
+		delete(b.idle, o)
 	}
-	b.writeElements(tx, d.remove, d.add)
-	for _, o := range slices.Backward(sorted(d.unusedObjects)) {
-		drop(tx, o)
+	if tx.NumOperations() > 0 {
+		if err := b.nft.Run(ctx, tx); err != nil {
+			return fmt.Errorf("change table %q: %w", b.cfg.Table, err)
+		}
 	}
-	if err := b.nft.Run(ctx, tx); err != nil {
+	if err := b.nft.WriteElements(ctx, d.remove, d.add); err != nil {
 		return fmt.Errorf("change table %q: %w", b.cfg.Table, err)
+	}
+	for _, o := range d.unusedObjects {
+		b.idle[o] = true
+	}
+	if len(b.idle) > idleMax {
+		if err := b.dropIdle(ctx); err != nil {
+			return err
+		}
 	}
 	if d.forgetsAffinity {
 		return b.forgetClients(ctx)
 	}
+	return nil
+}
+
+// dropIdle removes the numbered objects that nothing needs.
+func (b *Backend) dropIdle(ctx context.Context) error {
+	if len(b.idle) == 0 {
+		return nil
+	}
+	tx := b.nft.NewTransaction()
+	for _, o := range slices.Backward(sorted(slices.Collect(maps.Keys(b.idle)))) {
+		drop(tx, o)
+	}
+	if err := b.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("remove unused chains and maps of table %q: %w", b.cfg.Table, err)
+	}
+	clear(b.idle)
 	return nil
 }
 
@@ -139,10 +183,7 @@ func drop(tx *knftables.Transaction, o object) {
 	tx.Delete(&knftables.Chain{Name: o.name})
 }
 
-func (b *Backend) writeElements(tx *knftables.Transaction, remove, add map[slot]content) {
-	for _, at := range slots(remove) {
-		tx.Delete(toElement(at, remove[at]))
-	}
+func writeElements(tx *knftables.Transaction, add map[slot]content) {
 	for _, at := range slots(add) {
 		tx.Add(toElement(at, add[at]))
 	}
@@ -182,7 +223,7 @@ func toElement(at slot, c content) *knftables.Element {
 }
 
 // Intact looks for a foreign flush: whether each chain has as many rules as it should. It runs no program, and its time does
-// not grow with Services. Elements that others remove are found by the slow full resync, or when a change of theirs fails.
+// not grow with Services. Elements that others change are heard of by Watch.
 func (b *Backend) Intact(ctx context.Context) (bool, error) {
 	have, err := b.nft.CountRules(ctx)
 	if err != nil {

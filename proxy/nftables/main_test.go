@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,52 @@ func (f fakeTable) CountRules(context.Context) (map[string]int, error) {
 	return out, nil
 }
 
+func (f fakeTable) WriteElements(ctx context.Context, remove, add map[slot]content) error {
+	tx := f.NewTransaction()
+	for _, at := range slots(remove) {
+		tx.Delete(toElement(at, remove[at]))
+	}
+	writeElements(tx, add)
+	return f.Run(ctx, tx)
+}
+
+func (f fakeTable) ReadElements(ctx context.Context, name string) (map[string]content, error) {
+	kind := "map"
+	if isSet(name) {
+		kind = "set"
+	}
+	elements, err := f.ListElements(ctx, kind, name)
+	out := map[string]content{}
+	for _, e := range elements {
+		c := content{value: strings.Join(e.Value, concat)}
+		if e.Comment != nil {
+			c.comment = *e.Comment
+		}
+		out[strings.Join(e.Key, concat)] = c
+	}
+	return out, err
+}
+
+func (f fakeTable) ReadObjects(context.Context) (objects, error) {
+	out := objects{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+	if f.Table == nil {
+		return out, nil
+	}
+	for name := range f.Table.Chains {
+		out.chains[name] = true
+	}
+	for name := range f.Table.Maps {
+		out.maps[name] = true
+	}
+	for name := range f.Table.Sets {
+		out.sets[name] = true
+	}
+	return out, nil
+}
+
+func (fakeTable) PortID() uint32 { return 1 }
+func (fakeTable) Close()         {}
+
 func open(t testing.TB, family plan.Family) (*Backend, *Table) {
 	t.Helper()
 	testns.Need(t)
@@ -51,6 +98,7 @@ func open(t testing.TB, family plan.Family) (*Backend, *Table) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(nft.Close)
 	t.Cleanup(func() { testns.Sh(t, "nft delete table %s reeve-proxy 2>/dev/null; true", testConfig(family).ip()) })
 	return New(testConfig(family), nft), nft
 }

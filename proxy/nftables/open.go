@@ -26,7 +26,7 @@ func Open(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for IPv%d: %w", cfg.Family, err)
 	}
-	return &Table{nft, cfg}, nil
+	return &Table{Interface: nft, cfg: cfg, socket: &socket{}}, nil
 }
 
 func kernelWorks() error {

@@ -49,6 +49,9 @@ type group struct {
 }
 
 func (g *group) add(in, key, value, comment string) {
+	if len(comment) > commentMax {
+		comment = comment[:commentMax]
+	}
 	g.elements = append(g.elements, element{in, key, value, comment})
 }
 

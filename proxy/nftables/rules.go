@@ -5,47 +5,52 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
 
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
-// Table is one nftables table: nft transactions and lists, and a count of rules that asks the kernel directly, since nft
-// 1.0.6 reads every element of every map (0.5 s with 10,000 Services) to list rules.
+// Table is one nftables table: chains, maps, sets and rules through nft, which has the language; elements, and what is
+// asked, through netlink, since they are many and nft 1.0.6 reads every element of every map (0.5 s with 10,000 Services)
+// to list anything.
 type Table struct {
 	knftables.Interface
-	cfg Config
+	cfg    Config
+	socket *socket
 }
 
+// Close ends the connection to the kernel. The table stays, and the next use connects again.
+func (t *Table) Close() { t.socket.close() }
+
+// PortID is the kernel's name for the connection; it stands in the events of what WriteElements changed.
+func (t *Table) PortID() uint32 { return t.socket.portID() }
+
 // CountRules by chain. No rules, or no table, is no error.
-func (t *Table) CountRules(context.Context) (map[string]int, error) {
-	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-	request.AddData(&nl.Nfgenmsg{NfgenFamily: netfilterFamily(t.cfg.Family)})
-	request.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(t.cfg.Table)))
-	rules, err := request.Execute(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE)
+func (t *Table) CountRules(ctx context.Context) (map[string]int, error) {
+	request, begin := message(nil, messageType(unix.NFT_MSG_GETRULE), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
+	request = endMessage(text(request, unix.NFTA_RULE_TABLE, t.cfg.Table), begin)
+	var out map[string]int
+	err := t.retry(ctx, func() error {
+		out = map[string]int{}
+		return t.socket.dump(append([]byte{}, request...), func(body []byte) error {
+			var table, chain string
+			for kind, data := range attributes(body) {
+				switch kind {
+				case unix.NFTA_RULE_TABLE:
+					table = cString(data)
+				case unix.NFTA_RULE_CHAIN:
+					chain = cString(data)
+				}
+			}
+			if table == t.cfg.Table {
+				out[chain]++
+			}
+			return nil
+		})
+	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("list rules of table %q: %w", t.cfg.Table, err)
-	}
-	out := map[string]int{}
-	for _, r := range rules {
-		attrs, err := nl.ParseRouteAttr(r[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return nil, fmt.Errorf("read a rule of table %q: %w", t.cfg.Table, err)
-		}
-		var table, chain string
-		for _, a := range attrs {
-			switch a.Attr.Type {
-			case unix.NFTA_RULE_TABLE:
-				table = nl.BytesToString(a.Value)
-			case unix.NFTA_RULE_CHAIN:
-				chain = nl.BytesToString(a.Value)
-			}
-		}
-		if table == t.cfg.Table {
-			out[chain]++
-		}
 	}
 	return out, nil
 }

@@ -1,9 +1,7 @@
 package nftables
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,20 +10,22 @@ import (
 )
 
 const (
-	watchBuffer = 1 << 20 // of the socket: a foreign reload makes many messages at once
+	watchBuffer = 4 << 20 // of the socket: a foreign reload, or a large change of ours, makes many messages at once
 	readBuffer  = 64 << 10
 )
 
-// Watch calls gone whenever a rule or chain of the table, or the table itself, was removed by anybody, this process
-// included, and when messages were lost: then look whether it is Intact. It returns nil when ctx ends.
-func (b *Backend) Watch(ctx context.Context, gone func()) error {
+// Watch calls changed whenever a rule, chain or map of the table, or the table itself, was removed by anybody, this process
+// included, when others changed elements, and when messages were lost: then Heal. It returns nil when ctx ends.
+func (b *Backend) Watch(ctx context.Context, changed func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open a socket for nftables' events: %w", err)
 	}
 	socket := os.NewFile(uintptr(fd), "nftables events")
 	defer socket.Close()
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, watchBuffer)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, watchBuffer)
+	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("bind a socket for nftables' events: %w", err)
 	}
@@ -41,44 +41,39 @@ func (b *Backend) Watch(ctx context.Context, gone func()) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			gone()
+			b.damage.note("", false, true)
+			changed()
 		case err != nil:
 			return fmt.Errorf("read nftables' events: %w", err)
-		case removes(buf[:n], b.cfg):
-			gone()
+		case b.damage.hear(buf[:n], b.cfg, b.nft.PortID()):
+			changed()
 		}
 	}
 }
 
-// removes reports that one of the netlink messages is of the table, or a rule or chain of it, being removed. Their first
-// attribute is the table's name.
-func removes(messages []byte, cfg Config) bool {
-	family := netfilterFamily(cfg.Family)
-	const attribute = unix.SizeofNlMsghdr + 4 // after nfgenmsg
-	for len(messages) >= unix.SizeofNlMsghdr {
-		size := int(binary.NativeEndian.Uint32(messages))
-		if size < unix.SizeofNlMsghdr || size > len(messages) {
-			return false
-		}
-		m := messages[:size]
-		messages = messages[min(len(messages), (size+3)&^3):]
-		switch binary.NativeEndian.Uint16(m[4:]) {
-		case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE,
-			unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELCHAIN,
-			unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELRULE:
-		default:
+// hear notes what netlink messages tell of the table, but for the elements that mine, this process's own connection,
+// changed. It reports whether there was anything. A message's first attribute is the table's name.
+func (d *damage) hear(buf []byte, cfg Config, mine uint32) bool {
+	heard := false
+	for m := range messages(buf) {
+		if len(m.body) < nfgenSize || m.body[0] != netfilterFamily(cfg.Family) {
 			continue
 		}
-		if len(m) < attribute+4 || m[unix.SizeofNlMsghdr] != family {
-			continue
-		}
-		length := int(binary.NativeEndian.Uint16(m[attribute:]))
-		if length < 4 || attribute+length > len(m) {
-			continue
-		}
-		if name := bytes.TrimRight(m[attribute+4:attribute+length], "\x00"); string(name) == cfg.Table {
-			return true
+		list := m.body[nfgenSize:]
+		switch m.kind {
+		case messageType(unix.NFT_MSG_DELTABLE), messageType(unix.NFT_MSG_DELCHAIN), messageType(unix.NFT_MSG_DELRULE), messageType(unix.NFT_MSG_DELSET):
+			if cString(inner(list, unix.NFTA_RULE_TABLE)) == cfg.Table {
+				d.note("", true, false)
+				heard = true
+			}
+		case messageType(unix.NFT_MSG_DELSETELEM), messageType(unix.NFT_MSG_NEWSETELEM):
+			set := cString(inner(list, unix.NFTA_SET_ELEM_LIST_SET))
+			if m.port == mine || set == affinityMap || cString(inner(list, unix.NFTA_SET_ELEM_LIST_TABLE)) != cfg.Table {
+				continue
+			}
+			d.note(set, false, false)
+			heard = true
 		}
 	}
-	return false
+	return heard
 }
