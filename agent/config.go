@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -87,8 +89,23 @@ type Config struct {
 	TLSCertFile        string
 	TLSPrivateKeyFile  string
 	ServerTLSBootstrap bool
+	// CertDir holds the serving certificate that was signed or, without one, a self-signed one made once (default
+	// StateDir/pki).
+	CertDir string
+	// TLSMinVersion is a version of crypto/tls (default TLS 1.2); TLSCipherSuites and TLSCurvePreferences narrow what Go
+	// offers.
+	TLSMinVersion       uint16
+	TLSCipherSuites     []uint16
+	TLSCurvePreferences []tls.CurveID
 	// ClientCAFile authenticates clients of :10250 by certificate; empty: tokens only.
 	ClientCAFile string
+	// AnonymousAuth lets clients without credentials in as system:anonymous (authentication.anonymous.enabled).
+	// NoTokenAuth refuses bearer tokens (authentication.webhook.enabled: false). AlwaysAllow authorizes every
+	// authenticated client (authorization.mode: AlwaysAllow).
+	AnonymousAuth, NoTokenAuth, AlwaysAllow bool
+
+	// Collectors are further metrics of /metrics.
+	Collectors []prometheus.Collector
 
 	// MaxPods bounds pods on this node (default 110). PodPidsLimit bounds a pod's processes (default none).
 	MaxPods      int
@@ -160,6 +177,7 @@ func (c *Config) SetDefaults() {
 	def(&c.RootDir, "/var/lib/kubelet")
 	def(&c.PodLogsDir, "/var/log/pods")
 	def(&c.StateDir, filepath.Join(c.RootDir, "reeve"))
+	def(&c.CertDir, filepath.Join(c.StateDir, "pki"))
 	def(&c.CgroupRoot, "/")
 	def(&c.CgroupDriver, "cgroupfs")
 	def(&c.ClusterDomain, "cluster.local")

@@ -98,6 +98,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	log := cfg.Logger
 	a := &agent{cfg: cfg, log: log, registry: prometheus.NewRegistry(), probeReg: prometheus.NewRegistry()}
 	registerProcess(a.registry)
+	a.registry.MustRegister(cfg.Collectors...)
 	var err error
 	if a.events, err = newEvents(cfg); err != nil {
 		return nil, err
@@ -365,7 +366,9 @@ func (a *agent) serverConfig() (server.Config, error) {
 	sc := server.Config{
 		NodeName: cfg.NodeName, GetCertificate: a.certs.get, Client: cfg.Client, Pods: a.pods, Runtime: cfg.Runtime, Stats: a.stats,
 		Metrics: a.registry, ProbeMetrics: a.probeReg, CadvisorMetrics: a.stats.Cadvisor(), KubeletConfig: configz(cfg), SyncLoop: a.pleg.Healthy, Logger: a.log,
-		LogDir: filepath.Dir(cfg.PodLogsDir),
+		LogDir:    filepath.Dir(cfg.PodLogsDir),
+		Anonymous: cfg.AnonymousAuth, NoTokens: cfg.NoTokenAuth, AlwaysAllow: cfg.AlwaysAllow,
+		TLSMinVersion: cfg.TLSMinVersion, TLSCipherSuites: cfg.TLSCipherSuites, TLSCurvePreferences: cfg.TLSCurvePreferences,
 	}
 	if cfg.Port > 0 {
 		host := ""

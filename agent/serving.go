@@ -39,7 +39,7 @@ func newServingCert(cfg *Config) (*servingCert, error) {
 	if cfg.ServerTLSBootstrap && cfg.Client != nil {
 		b, err := bootstrap.NewServing(bootstrap.ServingConfig{
 			Client: cfg.Client, NodeName: cfg.NodeName, Hostname: cfg.Hostname, IPs: cfg.NodeIPs,
-			Dir: filepath.Join(cfg.StateDir, "pki"), Logger: cfg.Logger,
+			Dir: cfg.CertDir, Logger: cfg.Logger,
 		})
 		if err != nil {
 			return nil, err
@@ -53,6 +53,13 @@ func newServingCert(cfg *Config) (*servingCert, error) {
 	own, err := server.SelfSigned(hosts...)
 	if err != nil {
 		return nil, fmt.Errorf("make self-signed serving certificate: %w", err)
+	}
+	if s.from == nil {
+		// Kept, so that who trusts it need not trust another after a restart. Where it cannot be, this one does.
+		s.file, err = server.KeptSelfSigned(filepath.Join(cfg.CertDir, "kubelet.crt"), filepath.Join(cfg.CertDir, "kubelet.key"), own)
+		if err != nil {
+			cfg.Logger.Warn("Could not keep the self-signed serving certificate", logkey.Err, err)
+		}
 	}
 	s.own = own
 	return s, nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
@@ -45,6 +46,11 @@ type Config struct {
 	EtcdServers                               []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile     string
 	EnableAdmissionPlugins, DisableAdmissions []string
+
+	// SigningDuration is how long certificates that are signed for nodes and users hold; default one year.
+	SigningDuration time.Duration
+	// LocalNode is the node on this host: it alone may serve under the API server's own addresses. Empty: none.
+	LocalNode string
 
 	// DisableScheduler and DisableControllers leave that part out, for tests and for a scheduler of the user's own.
 	DisableScheduler, DisableControllers bool
@@ -125,6 +131,12 @@ func (c *Config) complete() error {
 	}
 	if c.ClusterDomain == "" {
 		c.ClusterDomain = DefaultClusterDomain
+	}
+	if c.SigningDuration == 0 {
+		c.SigningDuration = 365 * 24 * time.Hour
+	}
+	if c.SigningDuration < time.Second {
+		errs = append(errs, fmt.Errorf("--cluster-signing-duration %s: must be at least 1s, and is a year by default", c.SigningDuration))
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("configure control plane: %w", errors.Join(errs...))

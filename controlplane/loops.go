@@ -29,7 +29,8 @@ func (c *Config) loops(api *server.Server, keys *pki.PKI) (map[string]func(conte
 		out["controllers"] = func(ctx context.Context) error {
 			return controllers.Run(ctx, controllers.Config{
 				RESTConfig: jsonOnly(config), Client: client, Informers: shared,
-				RootCA: keys.CA.CertPEM, SigningCert: keys.CA.Cert, SigningKey: keys.CA.Key,
+				RootCA: keys.CA.CertPEM, SigningCert: keys.CA.Cert, SigningKey: keys.CA.Key, CertDuration: c.SigningDuration,
+				LocalNode: c.LocalNode, ServerNames: keys.Serving.Cert.DNSNames, ServerIPs: keys.Serving.Cert.IPAddresses,
 				ClusterCIDRs: []netip.Prefix{c.PodCIDR}, ServiceCIDRs: []netip.Prefix{c.ServiceCIDR},
 				Log: c.Logger.With("component", "controllers"),
 			})

@@ -64,8 +64,8 @@ func hashOf(certPEM []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func credential(url string) *Credential {
-	return &Credential{cfg: Config{Server: url, NodeName: "n", Logger: slog.New(slog.DiscardHandler)}}
+func credential(url string) *joiner {
+	return &joiner{cfg: Config{Server: url, NodeName: "n", Logger: slog.New(slog.DiscardHandler)}}
 }
 
 func TestCAIsTakenOnlyWithItsHash(t *testing.T) {

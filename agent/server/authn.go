@@ -39,9 +39,11 @@ var errNoCredentials = errors.New("the request carries neither a client certific
 
 // authenticator finds out who asks: by client certificate first, then by bearer token.
 type authenticator struct {
-	roots  func() *x509.CertPool
-	client kubernetes.Interface
-	tokens *cache[[sha256.Size]byte, tokenAnswer]
+	roots     func() *x509.CertPool
+	client    kubernetes.Interface
+	anonymous bool
+	noTokens  bool
+	tokens    *cache[[sha256.Size]byte, tokenAnswer]
 }
 
 type tokenAnswer struct {
@@ -49,11 +51,18 @@ type tokenAnswer struct {
 	ok   bool
 }
 
-func newAuthenticator(roots func() *x509.CertPool, client kubernetes.Interface) *authenticator {
-	return &authenticator{roots: roots, client: client, tokens: newCache[[sha256.Size]byte, tokenAnswer]()}
+func newAuthenticator(cfg Config) *authenticator {
+	return &authenticator{
+		roots: cfg.ClientCAs, client: cfg.Client, anonymous: cfg.Anonymous, noTokens: cfg.NoTokens,
+		tokens: newCache[[sha256.Size]byte, tokenAnswer](),
+	}
 }
 
-// authenticate answers who asks. No credentials, and credentials that prove nothing, are errors: there is no anonymous.
+// anonymousUser is who asks without credentials, where that is allowed.
+var anonymousUser = user{Name: "system:anonymous", Groups: []string{"system:unauthenticated"}}
+
+// authenticate answers who asks. No credentials, and credentials that prove nothing, are errors; with anonymous, no
+// credentials and an unknown certificate are the anonymous user, and a wrong token stays an error, as in kubelet.
 func (a *authenticator) authenticate(r *http.Request) (user, error) {
 	err := errNoCredentials
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && a.roots != nil {
@@ -66,7 +75,13 @@ func (a *authenticator) authenticate(r *http.Request) (user, error) {
 	scheme, token, ok := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
 	token = strings.TrimSpace(token)
 	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		if a.anonymous {
+			return anonymousUser, nil
+		}
 		return user{}, err
+	}
+	if a.noTokens {
+		return user{}, errors.New("bearer tokens are turned off (authentication.webhook.enabled)")
 	}
 	return a.byToken(r.Context(), token)
 }

@@ -67,6 +67,7 @@ func attributes(method, path string) []attrs {
 type authorizer struct {
 	node   string
 	client kubernetes.Interface
+	always bool
 	seen   *cache[string, decision]
 }
 
@@ -75,11 +76,14 @@ type decision struct {
 	reason  string
 }
 
-func newAuthorizer(node string, client kubernetes.Interface) *authorizer {
-	return &authorizer{node: node, client: client, seen: newCache[string, decision]()}
+func newAuthorizer(cfg Config) *authorizer {
+	return &authorizer{node: cfg.NodeName, client: cfg.Client, always: cfg.AlwaysAllow, seen: newCache[string, decision]()}
 }
 
 func (z *authorizer) authorize(ctx context.Context, u user, any []attrs) (allowed bool, reason string, err error) {
+	if z.always {
+		return true, "", nil
+	}
 	if z.client == nil {
 		if slices.Contains(u.Groups, "system:masters") {
 			return true, "", nil

@@ -8,12 +8,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 )
 
 // checkEvery bounds how often the files behind a certificate are looked at; handshakes in between use what was read.
@@ -133,4 +137,24 @@ func SelfSigned(hosts ...string) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("make serving certificate: %w", err)
 	}
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// KeptSelfSigned serves the self-signed pair in the files, and writes fresh there when there is none or when it expires
+// within a month.
+func KeptSelfSigned(certFile, keyFile string, fresh *tls.Certificate) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil && pair.Leaf != nil && time.Until(pair.Leaf.NotAfter) > 30*24*time.Hour {
+		return FileCertificate(certFile, keyFile)
+	}
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(fresh.PrivateKey)
+	if err != nil {
+		return nil, fmt.Errorf("encode serving key: %w", err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: fresh.Certificate[0]})
+	if err := keyutil.WriteKey(keyFile, keyPEM); err != nil { // makes the folder, 0600
+		return nil, fmt.Errorf("write serving key: %w", err)
+	}
+	if err := cert.WriteCert(certFile, certPEM); err != nil {
+		return nil, fmt.Errorf("write serving certificate: %w", err)
+	}
+	return FileCertificate(certFile, keyFile)
 }

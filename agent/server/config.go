@@ -54,8 +54,16 @@ type Config struct {
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// ClientCAs answers the roots for client certificates at each handshake; nil: tokens only. See FilePool.
 	ClientCAs func() *x509.CertPool
-	// Client does TokenReview and SubjectAccessReview. nil (standalone): only client certificates of system:masters pass.
+	// Client does TokenReview and SubjectAccessReview. nil (standalone): only client certificates of system:masters pass,
+	// unless AlwaysAllow is set.
 	Client kubernetes.Interface
+	// Anonymous lets clients without credentials in as system:anonymous; NoTokens refuses bearer tokens; AlwaysAllow
+	// authorizes whoever got in.
+	Anonymous, NoTokens, AlwaysAllow bool
+	// TLSMinVersion (default TLS 1.2), TLSCipherSuites and TLSCurvePreferences are crypto/tls's.
+	TLSMinVersion       uint16
+	TLSCipherSuites     []uint16
+	TLSCurvePreferences []tls.CurveID
 
 	Pods    Pods
 	Runtime Runtime

@@ -27,7 +27,7 @@ type api struct {
 // Handler is all of :10250 as a handler; requests pass authentication and authorization first. ctx bounds the clean-up
 // of its caches.
 func Handler(ctx context.Context, cfg Config) http.Handler {
-	a := &api{cfg: cfg, authn: newAuthenticator(cfg.ClientCAs, cfg.Client), authz: newAuthorizer(cfg.NodeName, cfg.Client)}
+	a := &api{cfg: cfg, authn: newAuthenticator(cfg), authz: newAuthorizer(cfg)}
 	mux := http.NewServeMux()
 	addHealthz(mux.HandleFunc, cfg.SyncLoop)
 	mux.HandleFunc("GET /pods", a.pods)

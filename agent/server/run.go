@@ -42,7 +42,10 @@ func Run(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return fmt.Errorf("listen for the kubelet API (port): %w", err)
 		}
-		tc := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cfg.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
+		tc := &tls.Config{
+			MinVersion: max(cfg.TLSMinVersion, tls.VersionTLS12), CipherSuites: cfg.TLSCipherSuites, CurvePreferences: cfg.TLSCurvePreferences,
+			GetCertificate: cfg.GetCertificate, NextProtos: []string{"h2", "http/1.1"},
+		}
 		if cfg.ClientCAs != nil {
 			tc.ClientAuth = tls.RequestClientCert // verified by the authenticator, so that a refusal is a 401 and not a reset
 		}

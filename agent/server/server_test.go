@@ -459,7 +459,7 @@ func TestPortForward(t *testing.T) {
 // A certificate of the client CA says who asks; one of another CA, or for servers, says nothing.
 func TestClientCertificates(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
-	a := newAuthenticator(func() *x509.CertPool { return ca.pool }, nil)
+	a := newAuthenticator(Config{ClientCAs: func() *x509.CertPool { return ca.pool }})
 	for _, tc := range []struct {
 		name string
 		cert *x509.Certificate
@@ -478,14 +478,14 @@ func TestClientCertificates(t *testing.T) {
 			t.Errorf("%s: %+v, %v", tc.name, u, err)
 		}
 	}
-	z := newAuthorizer("n", nil)
+	z := newAuthorizer(Config{NodeName: "n"})
 	if ok, _, err := z.authorize(t.Context(), user{Name: "x", Groups: []string{"system:masters"}}, []attrs{{"get", "proxy"}}); !ok || err != nil {
 		t.Errorf("standalone, system:masters: %v, %v", ok, err)
 	}
 	if ok, _, err := z.authorize(t.Context(), user{Name: "x"}, []attrs{{"get", "proxy"}}); ok || err != nil {
 		t.Errorf("standalone, anybody else: %v, %v", ok, err)
 	}
-	none := newAuthenticator(func() *x509.CertPool { return nil }, nil)
+	none := newAuthenticator(Config{ClientCAs: func() *x509.CertPool { return nil }})
 	r := httptest.NewRequest(http.MethodGet, "/pods", nil)
 	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{ca.leaf(t, "admin", nil, x509.ExtKeyUsageClientAuth, time.Hour)}}
 	if _, err := none.authenticate(r); err == nil {

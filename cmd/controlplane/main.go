@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -101,6 +102,8 @@ func command() *cobra.Command {
 	f.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "key of the client certificate for the external etcd")
 	f.StringSliceVar(&c.EnableAdmissionPlugins, "enable-admission-plugins", nil, "admission plugins to add")
 	f.StringSliceVar(&c.DisableAdmissions, "disable-admission-plugins", nil, "admission plugins to leave out")
+	f.DurationVar(&c.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "how long certificates that are signed for nodes and users hold, at most")
+	f.StringVar(&c.LocalNode, "local-node", "", "name of the node on this host, which alone may serve under the API's addresses")
 	f.BoolVar(&c.DisableScheduler, "disable-scheduler", false, "do not run the scheduler")
 	f.BoolVar(&c.DisableControllers, "disable-controllers", false, "do not run the controllers")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")

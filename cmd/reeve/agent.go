@@ -176,21 +176,56 @@ func runAgent(ctx context.Context, o *agentOptions) error {
 	}
 	debug.SetGCPercent(gcPercent)
 	klog.SetSlogLogger(log)
-	return startNode(ctx, log, dir, o)
+	return startNode(ctx, log, dir, o.plan(log, dir))
+}
+
+// nodePlan is what startNode puts together: the roles on one node.
+type nodePlan struct {
+	node *nodeOptions
+	// join gets the credential for the API server; an API without a client runs the node standalone.
+	join func(context.Context) (*nodeAPI, error)
+	// agent makes the agent's configuration, once the runtime and the API are there.
+	agent func(*nodeRuntime, *nodeAPI) agent.Config
+	// services adds what runs beside the agent; nil: nothing does.
+	services func(api *nodeAPI, part func(name string, f func(context.Context) error))
+}
+
+// plan is `reeve agent`: agent, proxy and DNS.
+func (o *agentOptions) plan(log *slog.Logger, dir datadir.Dir) nodePlan {
+	return nodePlan{
+		node:  &o.Node,
+		join:  func(ctx context.Context) (*nodeAPI, error) { return join(ctx, log, dir, o) },
+		agent: func(rt *nodeRuntime, api *nodeAPI) agent.Config { return o.agentConfig(log, dir, rt, api) },
+		services: func(api *nodeAPI, part func(name string, f func(context.Context) error)) {
+			if o.Node.ProxyMode != "none" {
+				part("Service proxy", func(ctx context.Context) error { return proxy.Run(ctx, o.proxyConfig(log, api)) })
+			}
+			if o.NoDNS {
+				return
+			}
+			part("cluster DNS", func(ctx context.Context) error {
+				return dns.Run(ctx, dns.Config{
+					Client: api.client, ListenAddrs: addrs(o.Node.ClusterDNS), Domain: o.Node.ClusterDomain,
+					UpstreamResolvConf: o.Node.ResolvConf, SnapshotFile: filepath.Join(dir.Agent(), "dns.json"), KeepAddresses: true,
+					Logger: log.With("part", "dns"),
+				})
+			})
+		},
+	}
 }
 
 // startNode prepares the runtime and the API's credential side by side, then runs the node until ctx ends.
-func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentOptions) error {
+func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, p nodePlan) error {
 	var rt *nodeRuntime
 	var api *nodeAPI
 	// No shared cancellation: a runtime that was stopped in the middle of starting could not tell what it started.
 	var prepare errgroup.Group
 	prepare.Go(func() (err error) {
-		rt, err = openRuntime(ctx, log, dir, &o.Node)
+		rt, err = openRuntime(ctx, log, dir, p.node)
 		return err
 	})
 	prepare.Go(func() (err error) {
-		api, err = join(ctx, log, dir, o)
+		api, err = p.join(ctx)
 		return err
 	})
 	err := prepare.Wait()
@@ -202,7 +237,7 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentO
 	}
 	if err != nil {
 		if rt != nil {
-			err = errors.Join(err, rt.abandon(dir, o.Node.CgroupRoot))
+			err = errors.Join(err, rt.abandon(dir, p.node.CgroupRoot))
 		}
 		return err
 	}
@@ -219,18 +254,9 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentO
 	if api.renew != nil {
 		part("credential", api.renew)
 	}
-	part("agent", func(ctx context.Context) error { return agent.Run(ctx, o.agentConfig(log, dir, rt, api)) })
-	if o.Node.ProxyMode != "none" {
-		part("Service proxy", func(ctx context.Context) error { return proxy.Run(ctx, o.proxyConfig(log, api)) })
-	}
-	if !o.NoDNS {
-		part("cluster DNS", func(ctx context.Context) error {
-			return dns.Run(ctx, dns.Config{
-				Client: api.client, ListenAddrs: addrs(o.Node.ClusterDNS), Domain: o.Node.ClusterDomain,
-				UpstreamResolvConf: o.Node.ResolvConf, SnapshotFile: filepath.Join(dir.Agent(), "dns.json"), KeepAddresses: true,
-				Logger: log.With("part", "dns"),
-			})
-		})
+	part("agent", func(ctx context.Context) error { return agent.Run(ctx, p.agent(rt, api)) })
+	if p.services != nil {
+		p.services(api, part)
 	}
 	notifier := systemd.NewNotifier(log)
 	context.AfterFunc(ctx, func() { notifier.Stopping("leaving the pods running") })
@@ -268,7 +294,7 @@ func (o *agentOptions) agentConfig(log *slog.Logger, dir datadir.Dir, rt *nodeRu
 		ClusterDNS: addrs(o.Node.ClusterDNS), ClusterDomain: o.Node.ClusterDomain, ResolverConfig: o.Node.ResolvConf,
 		StaticPodPath: o.Node.StaticPods, Address: address, Port: o.Node.KubeletPort, HealthzPort: healthz,
 		ServerTLSBootstrap: true, ClientCAFile: api.clientCAFile, MaxPods: o.Node.MaxPods,
-		NodeLabels: o.Node.NodeLabels, RegisterWithTaints: taints,
+		NodeLabels: o.Node.NodeLabels, RegisterWithTaints: taints, Collectors: api.collectors,
 		OnPodCIDRs: rt.setPodCIDRs, NetworkChanged: rt.networkChanged,
 		OnReady: func() {
 			log.Info("Node is ready", "node", o.Node.NodeName)

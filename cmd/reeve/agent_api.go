@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -32,6 +35,8 @@ type nodeAPI struct {
 	client kubernetes.Interface
 	// clientCAFile is the CA of clients of the agent's server; empty where the kubeconfig does not tell.
 	clientCAFile string
+	// collectors are the credential's metrics.
+	collectors []prometheus.Collector
 	// renew renews the credential until its context ends; nil for a kubeconfig of the user's.
 	renew func(context.Context) error
 }
@@ -53,16 +58,25 @@ func join(ctx context.Context, log *slog.Logger, dir datadir.Dir, o *agentOption
 		if err != nil {
 			return nil, err
 		}
-		api.config, api.clientCAFile, api.renew = credential.REST, credential.CAFile, credential.Run
+		api.use(credential)
+		api.clientCAFile = credential.CAFile
 	}
-	api.config.QPS, api.config.Burst = apiQPS, apiBurst
-	api.config.ContentType = "application/vnd.kubernetes.protobuf"
-	api.config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	var err error
+	return api, api.connect(apiQPS, apiBurst, runtime.ContentTypeProtobuf)
+}
+
+// use takes a credential that is renewed.
+func (api *nodeAPI) use(c *bootstrap.Credential) {
+	api.config, api.renew, api.collectors = c.REST, c.Run, []prometheus.Collector{c}
+}
+
+// connect makes the client.
+func (api *nodeAPI) connect(qps float32, burst int, contentType string) (err error) {
+	api.config.QPS, api.config.Burst, api.config.ContentType = qps, burst, contentType
+	api.config.AcceptContentTypes = strings.Join([]string{contentType, runtime.ContentTypeJSON}, ",")
 	if api.client, err = kubernetes.NewForConfig(api.config); err != nil {
-		return nil, fmt.Errorf("make the API client: %w", err)
+		return fmt.Errorf("make the API client: %w", err)
 	}
-	return api, nil
+	return nil
 }
 
 // joinToken is --token, or what --token-file holds once it is there.

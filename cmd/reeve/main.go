@@ -35,10 +35,10 @@ func badConfig(err error) error {
 }
 
 func main() {
-	root := rootCommand()
+	root := commandFor(startedAs())
 	if err := root.Execute(); err != nil {
 		// One line that names the thing and the fix.
-		fmt.Fprintln(os.Stderr, "reeve: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+		fmt.Fprintln(os.Stderr, root.Name()+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
 		if code := exitCode(0); errors.As(err, &code) {
 			os.Exit(int(code))
 		}
@@ -47,6 +47,15 @@ func main() {
 		}
 		os.Exit(exitFailure)
 	}
+}
+
+// commandFor is the program that stands behind a name: reeve, or one of upstream's that it stands in for.
+func commandFor(name string) *cobra.Command {
+	switch name {
+	case "kubelet":
+		return kubeletCommand()
+	}
+	return rootCommand()
 }
 
 // exitCode is an error that only carries the code to end with.

@@ -238,14 +238,8 @@ func addrs(list []string) []netip.Addr {
 // defaultAddress is the source address of the interface with the default route, or else the first global one. No packet
 // is sent: connecting a UDP socket only looks the route up.
 func defaultAddress() (netip.Addr, error) {
-	for _, probe := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
-		c, err := net.DialTimeout("udp", probe, time.Second)
-		if err != nil {
-			continue
-		}
-		local := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
-		c.Close()
-		if local.IsGlobalUnicast() {
+	for _, v6 := range []bool{false, true} {
+		if local, err := defaultAddressOf(v6); err == nil {
 			return local, nil
 		}
 	}
@@ -261,6 +255,24 @@ func defaultAddress() (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, errors.New("the host has no address that other nodes could reach")
+}
+
+// defaultAddressOf is the source address of one family's default route.
+func defaultAddressOf(v6 bool) (netip.Addr, error) {
+	probe := "192.0.2.1:9"
+	if v6 {
+		probe = "[2001:db8::1]:9"
+	}
+	c, err := net.DialTimeout("udp", probe, time.Second)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the address of the default route: %w", err)
+	}
+	defer c.Close()
+	local := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	if !local.IsGlobalUnicast() {
+		return netip.Addr{}, fmt.Errorf("the default route's address %s is not one that other nodes could reach", local)
+	}
+	return local, nil
 }
 
 // defaultCgroupDriver is systemd where it is PID 1 and owns the one hierarchy (sd_booted(3)), else cgroupfs.

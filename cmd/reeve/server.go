@@ -38,6 +38,7 @@ type serverOptions struct {
 	EtcdCertFile     string
 	EtcdKeyFile      string
 	DisableAgent     bool
+	SigningDuration  time.Duration
 
 	Node nodeOptions
 }
@@ -54,6 +55,7 @@ func (o *serverOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.EtcdCAFile, "etcd-cafile", "", "CA of --etcd-servers")
 	f.StringVar(&o.EtcdCertFile, "etcd-certfile", "", "client certificate for --etcd-servers")
 	f.StringVar(&o.EtcdKeyFile, "etcd-keyfile", "", "key of --etcd-certfile")
+	f.DurationVar(&o.SigningDuration, "cluster-signing-duration", 365*24*time.Hour, "how long certificates that are signed for nodes and users hold, at most")
 	f.BoolVar(&o.DisableAgent, "disable-agent", false, "run the control plane alone, no node")
 	o.Node.addFlags(f, networkBuiltin)
 }
@@ -61,7 +63,7 @@ func (o *serverOptions) addFlags(f *pflag.FlagSet) {
 // ownFlags are not handed on to the agent: they are the supervisor's or the control plane's.
 var ownFlags = map[string]bool{
 	"config": true, "bind-address": true, "https-listen-port": true, "advertise-address": true, "tls-san": true,
-	"etcd-servers": true, "etcd-cafile": true, "etcd-certfile": true, "etcd-keyfile": true, "disable-agent": true, "help": true,
+	"etcd-servers": true, "etcd-cafile": true, "etcd-certfile": true, "etcd-keyfile": true, "disable-agent": true, "cluster-signing-duration": true, "help": true,
 }
 
 func serverCommand() *cobra.Command {
@@ -246,6 +248,10 @@ func (o *serverOptions) controlPlaneArgs() []string {
 		"--cluster-domain=" + o.Node.ClusterDomain,
 		"--log-level=" + o.Log.Level,
 		"--log-format=" + o.Log.Format,
+		"--cluster-signing-duration=" + o.SigningDuration.String(),
+	}
+	if !o.DisableAgent {
+		args = append(args, "--local-node="+o.Node.NodeName)
 	}
 	for flag, v := range map[string]string{
 		"--tls-san": strings.Join(o.TLSSANs, ","), "--etcd-servers": strings.Join(o.EtcdServers, ","),

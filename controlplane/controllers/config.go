@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -35,6 +36,11 @@ type Config struct {
 	SigningKey  crypto.Signer
 	// CertDuration is how long signed certificates hold; zero: one year.
 	CertDuration time.Duration
+	// ServerNames and ServerIPs are what the API server's certificate is for: no node but LocalNode gets a serving
+	// certificate for one of them approved by itself.
+	ServerNames []string
+	ServerIPs   []net.IP
+	LocalNode   string
 	// AccountTokens mints legacy tokens for Secrets of type kubernetes.io/service-account-token. Nil: such Secrets stay empty.
 	AccountTokens func(namespace, account, uid, secret string) (token string, err error)
 

@@ -52,7 +52,9 @@ func all() []spec {
 			}))
 		}},
 		{"node-lifecycle-controller", func(c *Config, e loop.Env) (runner, error) { return made(nodelifecycle.New(e, c.NodeGracePeriod)) }},
-		plain("certificatesigningrequest-approving-controller", csr.NewApprover),
+		{"certificatesigningrequest-approving-controller", func(c *Config, e loop.Env) (runner, error) {
+			return made(csr.NewApprover(e, csr.Guarded{Names: c.ServerNames, IPs: c.ServerIPs, LocalNode: c.LocalNode}))
+		}},
 		{"certificatesigningrequest-signing-controller", func(c *Config, e loop.Env) (runner, error) {
 			if c.SigningCert == nil {
 				return nil, nil

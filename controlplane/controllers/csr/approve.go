@@ -2,7 +2,9 @@ package csr
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -27,12 +29,22 @@ type Approver struct {
 	client   kubernetes.Interface
 	requests certlisters.CertificateSigningRequestLister
 	nodes    corelisters.NodeLister
+	guarded  Guarded
+}
+
+// Guarded are the names and addresses of the API server's own certificate. A node writes its own addresses: one that was
+// broken into could claim the API server's and stand in for it. So only LocalNode, which shares the API server's host,
+// has a serving certificate for one of them approved by itself; an empty name is no node.
+type Guarded struct {
+	Names     []string
+	IPs       []net.IP
+	LocalNode string
 }
 
 // NewApprover makes the controller.
-func NewApprover(env loop.Env) (*Approver, error) {
+func NewApprover(env loop.Env, guarded Guarded) (*Approver, error) {
 	inf, nodes := env.Informers.Certificates().V1().CertificateSigningRequests(), env.Informers.Core().V1().Nodes()
-	a := &Approver{client: env.Client, requests: inf.Lister(), nodes: nodes.Lister()}
+	a := &Approver{client: env.Client, requests: inf.Lister(), nodes: nodes.Lister(), guarded: guarded}
 	a.Loop = loop.New("certificatesigningrequest-approving-controller", env.Log, 2, a.reconcile)
 	a.Watch(inf.Informer())
 	// A serving request may come before the Node has the addresses that it names.
@@ -43,17 +55,19 @@ func NewApprover(env loop.Env) (*Approver, error) {
 				a.waiting(n.Name)
 			}
 		},
+		Delete: func(*v1.Node) { a.waiting("") }, // it may have held an address that another asks for
 	})
 	return a, nil
 }
 
+// waiting looks again at a node's open requests, or at every node's.
 func (a *Approver) waiting(node string) {
 	list, err := a.requests.List(labels.Everything())
 	if err != nil {
 		return
 	}
 	for _, r := range list {
-		if r.Spec.Username == nodeUserPrefix+node && !decided(r) {
+		if (node == "" || r.Spec.Username == nodeUserPrefix+node) && !decided(r) {
 			a.Add(r.Name)
 		}
 	}
@@ -137,7 +151,11 @@ func (a *Approver) serving(r *certv1.CertificateSigningRequest) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	if err := namesOf(req, node); err != nil {
+	others, err := a.nodes.List(labels.Everything())
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(namesOf(req, node), a.guarded.check(req, node.Name), notOthers(req, node, others)); err != nil {
 		a.Log().Warn("Left certificate request to be approved by hand", "request", r.Name, logkey.Node, node.Name, logkey.Err, err)
 		return "", nil
 	}

@@ -89,11 +89,21 @@ func TestNodesGetTheirCertificatesAndOthersDoNot(t *testing.T) {
 	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
 		{Type: v1.NodeInternalIP, Address: "10.0.0.7"}, {Type: v1.NodeHostName, Address: "n1"}}}}
 	const client, serving = certv1.KubeAPIServerClientKubeletSignerName, certv1.KubeletServingSignerName
-	c := looptest.New(t, node,
+	other := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n9"}, Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
+		{Type: v1.NodeInternalIP, Address: "10.0.0.9"}, {Type: v1.NodeHostName, Address: "n9"}}}}
+	// n1 has written addresses into its status that are not its own.
+	node.Status.Addresses = append(node.Status.Addresses, v1.NodeAddress{Type: v1.NodeExternalIP, Address: "10.0.0.9"},
+		v1.NodeAddress{Type: v1.NodeExternalIP, Address: "10.0.0.1"}, v1.NodeAddress{Type: v1.NodeExternalDNS, Address: "kubernetes.default.svc"})
+	local := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "server"}, Status: v1.NodeStatus{Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "10.0.0.2"}}}}
+	c := looptest.New(t, node, other, local,
 		csrOf("bootstrap", "system:bootstrap:abcdef", client, request(t, "system:node:n2", "system:nodes", nil), clientUsages, "system:bootstrappers"),
 		csrOf("renewal", "system:node:n1", client, request(t, "system:node:n1", "system:nodes", nil), clientUsages, "system:nodes"),
 		csrOf("serving", "system:node:n1", serving, request(t, "system:node:n1", "system:nodes", withIP("10.0.0.7", "127.0.0.1")), serverUsages, "system:nodes"),
 		csrOf("serving-foreign-ip", "system:node:n1", serving, request(t, "system:node:n1", "system:nodes", withIP("10.0.0.8")), serverUsages, "system:nodes"),
+		csrOf("serving-other-node", "system:node:n1", serving, request(t, "system:node:n1", "system:nodes", withIP("10.0.0.9")), serverUsages, "system:nodes"),
+		csrOf("serving-api", "system:node:n1", serving, request(t, "system:node:n1", "system:nodes", withIP("10.0.0.1")), serverUsages, "system:nodes"),
+		csrOf("serving-api-name", "system:node:n1", serving, request(t, "system:node:n1", "system:nodes", func(r *x509.CertificateRequest) { r.DNSNames = []string{"kubernetes.default.svc"} }), serverUsages, "system:nodes"),
+		csrOf("serving-local", "system:node:server", serving, request(t, "system:node:server", "system:nodes", withIP("10.0.0.2")), serverUsages, "system:nodes"),
 		csrOf("serving-for-another", "system:node:n1", serving, request(t, "system:node:n2", "system:nodes", withIP("10.0.0.7")), serverUsages, "system:nodes"),
 		csrOf("admin", "system:node:n1", client, request(t, "admin", "system:masters", nil), clientUsages, "system:nodes"),
 		csrOf("nobody", "mallory", client, request(t, "system:node:n3", "system:nodes", nil), clientUsages),
@@ -105,7 +115,7 @@ func TestNodesGetTheirCertificatesAndOthersDoNot(t *testing.T) {
 		r.Status.Allowed = r.Spec.User == "system:bootstrap:abcdef" && sub == "nodeclient" || r.Spec.User == "system:node:n1" && sub == "selfnodeclient"
 		return true, r, nil
 	})
-	c.Run(NewApprover(c.Env))
+	c.Run(NewApprover(c.Env, Guarded{Names: []string{"kubernetes.default.svc"}, IPs: []net.IP{net.ParseIP("10.0.0.1"), net.ParseIP("10.0.0.2")}, LocalNode: "server"}))
 	c.Run(NewSigner(c.Env, ca, key, 24*time.Hour))
 	get := func(name string) *certv1.CertificateSigningRequest {
 		r, err := c.CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
@@ -114,7 +124,7 @@ func TestNodesGetTheirCertificatesAndOthersDoNot(t *testing.T) {
 		}
 		return r
 	}
-	for name, cn := range map[string]string{"bootstrap": "system:node:n2", "renewal": "system:node:n1", "serving": "system:node:n1"} {
+	for name, cn := range map[string]string{"bootstrap": "system:node:n2", "renewal": "system:node:n1", "serving": "system:node:n1", "serving-local": "system:node:server"} {
 		c.Eventually("certificate of "+name, func() error {
 			if len(get(name).Status.Certificate) == 0 {
 				return fmt.Errorf("status %+v", get(name).Status)
@@ -129,7 +139,7 @@ func TestNodesGetTheirCertificatesAndOthersDoNot(t *testing.T) {
 		roots := x509.NewCertPool()
 		roots.AddCert(ca)
 		usage := x509.ExtKeyUsageClientAuth
-		if name == "serving" {
+		if strings.HasPrefix(name, "serving") {
 			usage = x509.ExtKeyUsageServerAuth
 		}
 		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
@@ -139,11 +149,21 @@ func TestNodesGetTheirCertificatesAndOthersDoNot(t *testing.T) {
 			t.Errorf("%s: subject %v, from %s to %s", name, cert.Subject, cert.NotBefore, cert.NotAfter)
 		}
 	}
-	for _, name := range []string{"serving-foreign-ip", "serving-for-another", "admin", "nobody", "server-as-client"} {
+	for _, name := range []string{"serving-foreign-ip", "serving-other-node", "serving-api", "serving-api-name", "serving-for-another", "admin", "nobody", "server-as-client"} {
 		if r := get(name); len(r.Status.Conditions) != 0 || len(r.Status.Certificate) != 0 {
 			t.Errorf("%s was dealt with: %+v", name, r.Status)
 		}
 	}
+	// Once the other node is gone, its address is free.
+	if err := c.CoreV1().Nodes().Delete(t.Context(), "n9", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.Eventually("the freed address's certificate", func() error {
+		if len(get("serving-other-node").Status.Certificate) == 0 {
+			return fmt.Errorf("none yet")
+		}
+		return nil
+	})
 	// Once the node has the address, its request goes through.
 	node = node.DeepCopy()
 	node.Status.Addresses = append(node.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: "10.0.0.8"})

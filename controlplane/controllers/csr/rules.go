@@ -99,6 +99,45 @@ func namesOf(req *x509.CertificateRequest, node *v1.Node) error {
 	return nil
 }
 
+// check refuses what names the API server.
+func (g Guarded) check(req *x509.CertificateRequest, node string) error {
+	if node == g.LocalNode && node != "" {
+		return nil
+	}
+	for _, name := range req.DNSNames {
+		if name != "localhost" && slices.ContainsFunc(g.Names, func(n string) bool { return strings.EqualFold(n, name) }) {
+			return fmt.Errorf("DNS name %q is the API server's", name)
+		}
+	}
+	for _, ip := range req.IPAddresses {
+		if !ip.IsLoopback() && slices.ContainsFunc(g.IPs, ip.Equal) {
+			return fmt.Errorf("address %s is the API server's", ip)
+		}
+	}
+	return nil
+}
+
+// notOthers refuses names and addresses that another node has too: one of the two is lying, or a Node object was left
+// behind by a machine that is gone.
+func notOthers(req *x509.CertificateRequest, node *v1.Node, all []*v1.Node) error {
+	for _, other := range all {
+		if other.Name == node.Name {
+			continue
+		}
+		for _, a := range other.Status.Addresses {
+			ip := net.ParseIP(a.Address)
+			if ip != nil && !ip.IsLoopback() && slices.ContainsFunc(req.IPAddresses, ip.Equal) ||
+				ip == nil && a.Address != "localhost" && slices.ContainsFunc(req.DNSNames, func(n string) bool { return strings.EqualFold(n, a.Address) }) {
+				return fmt.Errorf("%s %q is node %q's too; delete that Node if it is gone", a.Type, a.Address, other.Name)
+			}
+		}
+		if slices.ContainsFunc(req.DNSNames, func(n string) bool { return strings.EqualFold(n, other.Name) }) {
+			return fmt.Errorf("DNS name %q is the name of another node", other.Name)
+		}
+	}
+	return nil
+}
+
 // signable checks what each signer promises about what it signs.
 func signable(signer string, req *x509.CertificateRequest, usages []certv1.KeyUsage) error {
 	switch signer {

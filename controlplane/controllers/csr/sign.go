@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	// backdate forgives clocks that are behind.
+	// backdate forgives clocks that are behind. Certificates that hold for less than fifty minutes are backdated by a tenth
+	// of their time: who renews at a share of a certificate's whole life would else renew a short one without end.
 	backdate = 5 * time.Minute
 	// shortest is the least that spec.expirationSeconds may ask for.
 	shortest = 10 * time.Minute
@@ -96,7 +97,8 @@ func (s *Signer) sign(r *certv1.CertificateSigningRequest, now time.Time) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("draw serial number: %w", err)
 	}
-	until := now.Add(lifetime(r.Spec.ExpirationSeconds, s.most))
+	life := lifetime(r.Spec.ExpirationSeconds, s.most)
+	until := now.Add(life)
 	if until.After(s.ca.NotAfter) {
 		until = s.ca.NotAfter
 	}
@@ -105,7 +107,7 @@ func (s *Signer) sign(r *certv1.CertificateSigningRequest, now time.Time) ([]byt
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: serial, Subject: req.Subject, DNSNames: req.DNSNames, IPAddresses: req.IPAddresses,
-		EmailAddresses: req.EmailAddresses, URIs: req.URIs, NotBefore: now.Add(-backdate), NotAfter: until,
+		EmailAddresses: req.EmailAddresses, URIs: req.URIs, NotBefore: now.Add(-min(backdate, life/10)), NotAfter: until,
 		KeyUsage: key, ExtKeyUsage: ext, BasicConstraintsValid: true,
 	}, s.ca, req.PublicKey, s.key)
 	if err != nil {

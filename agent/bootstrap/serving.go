@@ -11,40 +11,12 @@ import (
 	"os"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/certificate"
 	"k8s.io/klog/v2"
 
 	"github.com/reevehq/reeve/internal/logkey"
 )
-
-// isRefused tells errors that another try does not heal.
-func isRefused(err error) bool {
-	return apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err)
-}
-
-// Run renews the client certificate in good time, until ctx ends. Clients made from REST pick the new one up from its
-// file.
-func (c *Credential) Run(ctx context.Context) error {
-	m, err := certificate.NewManager(&certificate.Config{
-		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return kubernetes.NewForConfig(c.REST) },
-		GetTemplate: func() *x509.CertificateRequest {
-			return &x509.CertificateRequest{Subject: *subject(c.cfg.NodeName)}
-		},
-		SignerName:       certificatesv1.KubeAPIServerClientKubeletSignerName,
-		GetUsages:        func(any) []certificatesv1.KeyUsage { return clientUsages },
-		CertificateStore: c.store,
-		Name:             "client",
-	})
-	if err != nil {
-		return fmt.Errorf("renew client certificate: %w", err)
-	}
-	m.Start()
-	<-ctx.Done()
-	m.Stop()
-	return nil
-}
 
 // ServingConfig of NewServing.
 type ServingConfig struct {

@@ -1,0 +1,121 @@
+package kubeletconfig
+
+import "github.com/reevehq/reeve/internal/dropin"
+
+// Fields is what becomes of every field of KubeletConfiguration.
+var Fields = dropin.Table{
+	{Path: "kind", Support: works}, {Path: "apiVersion", Support: works},
+
+	// Where pods come from
+	{Path: "staticPodPath", Support: works, Note: "files ending in .yaml, .yml, .json or .manifest; watched"},
+	{Path: "fileCheckFrequency", Support: fixed, Note: "the folder is watched, and read every 20 s besides"},
+	{Path: "staticPodURL", Support: missing}, {Path: "staticPodURLHeader", Support: missing},
+	{Path: "httpCheckFrequency", Support: fixed, Note: "staticPodURL is not implemented"},
+	{Path: "syncFrequency", Support: works},
+	{Path: "runOnce", Support: refused, Note: "removed upstream", Neutral: []string{"false"}},
+	{Path: "podLogsDir", Support: works},
+
+	// The server
+	{Path: "enableServer", Support: works}, {Path: "address", Support: works}, {Path: "port", Support: works},
+	{Path: "readOnlyPort", Support: refused, Note: "an open port without authentication is not served; use port with authentication.anonymous where that is wanted"},
+	{Path: "tlsCertFile", Support: works, Note: "read again when it changes"}, {Path: "tlsPrivateKeyFile", Support: works, Note: "read again when it changes"},
+	{Path: "tlsCipherSuites", Support: works}, {Path: "tlsMinVersion", Support: works, Note: "default VersionTLS12"},
+	{Path: "tlsCurvePreferences", Support: works},
+	{Path: "rotateCertificates", Support: works}, {Path: "serverTLSBootstrap", Support: works},
+	{Path: "authentication.x509.clientCAFile", Support: works, Note: "read again when it changes"},
+	{Path: "authentication.webhook.enabled", Support: works}, {Path: "authentication.webhook.cacheTTL", Support: fixed, Note: "always 2m"},
+	{Path: "authentication.anonymous.enabled", Support: works},
+	{Path: "authorization.mode", Support: works},
+	{Path: "authorization.webhook", Support: fixed, Note: "always 5m and 30s"},
+	{Path: "enableDebuggingHandlers", Support: missing, Note: "the handlers are always served, to those who are authorised", Neutral: []string{"true"}},
+	{Path: "enableProfilingHandler", Support: missing, Neutral: []string{"true"}},
+	{Path: "enableDebugFlagsHandler", Support: missing, Neutral: []string{"true"}},
+	{Path: "enableContentionProfiling", Support: missing, Neutral: []string{"false"}},
+	{Path: "enableSystemLogHandler", Support: missing, Neutral: []string{"true"}},
+	{Path: "enableSystemLogQuery", Support: missing, Neutral: []string{"false"}},
+	{Path: "streamingConnectionIdleTimeout", Support: missing, Neutral: []string{"4h", "4h0m0s"}},
+	{Path: "healthzPort", Support: works}, {Path: "healthzBindAddress", Support: works},
+	{Path: "showHiddenMetricsForVersion", Support: missing},
+
+	// The API server
+	{Path: "kubeAPIQPS", Support: works}, {Path: "kubeAPIBurst", Support: works}, {Path: "contentType", Support: works},
+	{Path: "eventRecordQPS", Support: missing, Note: "events have a limit of their own: 20 a second", Neutral: []string{"50", "5"}},
+	{Path: "eventBurst", Support: missing, Note: "always 20", Neutral: []string{"100", "10"}},
+	{Path: "registerNode", Support: works}, {Path: "registerWithTaints", Support: works}, {Path: "providerID", Support: works},
+	{Path: "nodeStatusUpdateFrequency", Support: works}, {Path: "nodeStatusReportFrequency", Support: works},
+	{Path: "nodeLeaseDurationSeconds", Support: works},
+	{Path: "nodeStatusMaxImages", Support: missing, Note: "always 50", Neutral: []string{"50"}},
+	{Path: "configMapAndSecretChangeDetectionStrategy", Support: fixed, Note: "always Watch"},
+	{Path: "enableControllerAttachDetach", Support: missing, Note: "the node never attaches volumes", Neutral: []string{"true"}},
+
+	// Runtime, network, cgroups
+	{Path: "containerRuntimeEndpoint", Support: works, Note: "a CRI socket is used as it is; on the socket of a containerd whose CRI plugin is off, reeve's own runtime runs; default: /run/containerd/containerd.sock where it is there, else a containerd that reeve starts"},
+	{Path: "imageServiceEndpoint", Support: missing, Note: "images are asked of containerRuntimeEndpoint"},
+	{Path: "runtimeRequestTimeout", Support: missing, Note: "every request has a deadline of its own", Neutral: []string{"2m", "2m0s"}},
+	{Path: "failCgroupV1", Support: works, Note: "default: cgroup v1 is told of, not refused"},
+	{Path: "cgroupRoot", Support: works}, {Path: "cgroupDriver", Support: works, Note: "default: what the runtime says or, with reeve's own runtime, systemd where it runs on cgroup v2"},
+	{Path: "cgroupsPerQOS", Support: refused, Note: "pods always have cgroups by their QoS class", Neutral: []string{"true"}},
+	{Path: "enforceNodeAllocatable", Support: works, Note: "pods or none; system-reserved and kube-reserved are named and not enforced"},
+	{Path: "systemReserved", Support: works}, {Path: "kubeReserved", Support: works},
+	{Path: "systemReservedCgroup", Support: missing}, {Path: "kubeReservedCgroup", Support: missing},
+	{Path: "kubeletCgroups", Support: missing}, {Path: "systemCgroups", Support: missing},
+	{Path: "podPidsLimit", Support: works},
+	{Path: "cpuCFSQuota", Support: missing, Neutral: []string{"true"}},
+	{Path: "cpuCFSQuotaPeriod", Support: missing, Neutral: []string{"100ms"}},
+	{Path: "maxPods", Support: works}, {Path: "podsPerCore", Support: works},
+	{Path: "podCIDR", Support: fixed, Note: "the network's own"},
+	{Path: "hairpinMode", Support: fixed, Note: "the CNI plugin's own"},
+	{Path: "makeIPTablesUtilChains", Support: missing, Note: "the KUBE-IPTABLES-HINT chain is the proxy's", Neutral: []string{"true", "false"}},
+	{Path: "iptablesMasqueradeBit", Support: fixed, Note: "has no effect upstream"}, {Path: "iptablesDropBit", Support: fixed, Note: "has no effect upstream"},
+	{Path: "clusterDomain", Support: works}, {Path: "clusterDNS", Support: works},
+	{Path: "resolvConf", Support: works, Note: "default: /etc/resolv.conf, or systemd-resolved's own where that is its stub"},
+	{Path: "failSwapOn", Support: works, Note: "default: swap is told of, not refused"},
+	{Path: "memorySwap.swapBehavior", Support: missing, Neutral: []string{"NoSwap"}},
+	{Path: "singleProcessOOMKill", Support: missing},
+	{Path: "oomScoreAdj", Support: works, Note: "as far as the process may lower its own"},
+	{Path: "maxOpenFiles", Support: fixed, Note: "Go raises the limit as far as it may"},
+	{Path: "protectKernelDefaults", Support: missing, Neutral: []string{"false"}},
+	{Path: "userNamespaces", Support: missing},
+
+	// Managers of what pods get
+	{Path: "cpuManagerPolicy", Support: missing, Neutral: []string{"none", "None"}}, {Path: "cpuManagerPolicyOptions", Support: missing},
+	{Path: "cpuManagerReconcilePeriod", Support: fixed, Note: "there is no CPU manager"},
+	{Path: "reservedSystemCPUs", Support: missing},
+	{Path: "memoryManagerPolicy", Support: missing, Neutral: []string{"None", "none"}}, {Path: "reservedMemory", Support: missing},
+	{Path: "topologyManagerPolicy", Support: missing, Neutral: []string{"none"}},
+	{Path: "topologyManagerScope", Support: missing, Neutral: []string{"container"}}, {Path: "topologyManagerPolicyOptions", Support: missing},
+	{Path: "qosReserved", Support: missing}, {Path: "memoryThrottlingFactor", Support: missing, Neutral: []string{"0.9"}},
+	{Path: "memoryReservationPolicy", Support: missing, Neutral: []string{"None"}},
+
+	// Images and logs
+	{Path: "serializeImagePulls", Support: works, Note: "default: up to five at once, so that a big image keeps none waiting"},
+	{Path: "maxParallelImagePulls", Support: works},
+	{Path: "registryPullQPS", Support: missing, Neutral: []string{"5"}}, {Path: "registryBurst", Support: missing, Neutral: []string{"10"}},
+	{Path: "imagePullCredentialsVerificationPolicy", Support: missing, Note: "images on the node are open to its pods", Neutral: []string{"NeverVerify"}},
+	{Path: "preloadedImagesVerificationAllowlist", Support: missing},
+	{Path: "imageMinimumGCAge", Support: works}, {Path: "imageMaximumGCAge", Support: works},
+	{Path: "imageGCHighThresholdPercent", Support: works}, {Path: "imageGCLowThresholdPercent", Support: works},
+	{Path: "containerLogMaxSize", Support: works}, {Path: "containerLogMaxFiles", Support: works},
+	{Path: "containerLogMaxWorkers", Support: fixed, Note: "rotation does not wait"}, {Path: "containerLogMonitorInterval", Support: fixed, Note: "always 10s"},
+	{Path: "logging.format", Support: works}, {Path: "logging.verbosity", Support: works, Note: "4 and more logs debug messages"},
+	{Path: "logging.flushFrequency", Support: fixed, Note: "nothing is buffered"}, {Path: "logging.vmodule", Support: missing},
+	{Path: "logging.options.text", Support: missing, Neutral: []string{"false", "0"}}, {Path: "logging.options.json", Support: missing, Neutral: []string{"false", "0"}},
+
+	// Eviction and end
+	{Path: "evictionHard", Support: works}, {Path: "mergeDefaultEvictionSettings", Support: works},
+	{Path: "evictionSoft", Support: works}, {Path: "evictionSoftGracePeriod", Support: works},
+	{Path: "evictionMaxPodGracePeriod", Support: works}, {Path: "evictionPressureTransitionPeriod", Support: works},
+	{Path: "evictionMinimumReclaim", Support: works},
+	{Path: "kernelMemcgNotification", Support: fixed, Note: "the kernel is listened to where it can tell"},
+	{Path: "localStorageCapacityIsolation", Support: missing, Neutral: []string{"true"}},
+	{Path: "volumeStatsAggPeriod", Support: fixed, Note: "volumes are measured when asked for, at most once a minute"},
+	{Path: "shutdownGracePeriod", Support: missing}, {Path: "shutdownGracePeriodCriticalPods", Support: missing},
+	{Path: "shutdownGracePeriodByPodPriority", Support: missing},
+	{Path: "crashLoopBackOff.maxContainerRestartPeriod", Support: missing, Note: "always 5m", Neutral: []string{"5m", "5m0s"}},
+
+	// The rest
+	{Path: "allowedUnsafeSysctls", Support: works}, {Path: "seccompDefault", Support: works},
+	{Path: "volumePluginDir", Support: fixed, Note: "there are no flexvolumes"},
+	{Path: "featureGates", Support: missing, Note: "there are no gates: what is GA in 1.36 is on"},
+	{Path: "tracing", Support: missing},
+}
