@@ -81,10 +81,11 @@ deps-test:
 	@tests/tools/need.sh $(TEST_NEEDS)
 
 .PHONY: tools
+tools: CRITOOLS = $(shell go list -C tests/tools/critools -m -f {{.Version}} sigs.k8s.io/cri-tools)
 tools: ## what tests drive and reeve does not link, from modules of their own: bin/helm, bin/critest, bin/crictl
 	@mkdir -p bin
 	CGO_ENABLED=0 go test -C tests/tools/critools -c -ldflags '-s -w' -o $(CURDIR)/bin/critest sigs.k8s.io/cri-tools/cmd/critest
-	CGO_ENABLED=0 go build -C tests/tools/critools -ldflags '-s -w' -o $(CURDIR)/bin/crictl sigs.k8s.io/cri-tools/cmd/crictl
+	CGO_ENABLED=0 go build -C tests/tools/critools -ldflags '-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=$(CRITOOLS)' -o $(CURDIR)/bin/crictl sigs.k8s.io/cri-tools/cmd/crictl
 	CGO_ENABLED=0 go build -C tests/tools/critools -ldflags '-s -w' -o $(CURDIR)/bin/ginkgo github.com/onsi/ginkgo/v2/ginkgo
 	CGO_ENABLED=0 go build -C tests/tools/helm -ldflags '-s -w' -o $(CURDIR)/bin/helm helm.sh/helm/v3/cmd/helm
 

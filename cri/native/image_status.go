@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -109,12 +110,14 @@ func (r *Runtime) RemoveImage(ctx context.Context, spec *runtimeapi.ImageSpec) e
 	return toStatus(errors.Join(errs...))
 }
 
-// fsUsageAge is how old the figures of ImageFsInfo may be. Layers in use are measured by walking them.
+// fsUsageAge is how old the figures of ImageFsInfo may be while no image comes or goes. Layers in use are measured by
+// walking them.
 const fsUsageAge = time.Minute
 
 // fsUsage remembers what the snapshotter's layers take.
 type fsUsage struct {
-	path string
+	path    string
+	changed atomic.Bool // images came or went since the last measure
 
 	mu                 sync.Mutex
 	at                 time.Time
@@ -129,7 +132,7 @@ func (r *Runtime) ImageFsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoRespo
 	f := &r.images.fs
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.images == nil || time.Since(f.at) > fsUsageAge {
+	if f.changed.Swap(false) || f.images == nil || time.Since(f.at) > fsUsageAge {
 		if err := f.measure(ctx, r.snaps); err != nil {
 			return nil, toStatus(fmt.Errorf("measure the image filesystem: %w", err))
 		}

@@ -112,6 +112,7 @@ func (s *imageStore) put(ctx context.Context, rec images.Image) *image {
 		s.log.Debug("Left out an image", logkey.Image, rec.Name, logkey.Err, err)
 		return nil
 	}
+	defer s.fs.changed.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have := s.byID[img.id]; have != nil {
@@ -170,6 +171,7 @@ func (s *imageStore) dropLocked(name string) {
 		return
 	}
 	delete(s.names, name)
+	s.fs.changed.Store(true)
 	if img := s.byID[n.id]; img != nil {
 		img.names_ = slices.DeleteFunc(img.names_, func(x string) bool { return x == name })
 		if len(img.names_) == 0 {
