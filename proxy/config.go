@@ -21,6 +21,7 @@ const (
 	ModeAuto     Mode = "auto"
 	ModeIPTables Mode = "iptables"
 	ModeNFTables Mode = "nftables"
+	ModeIPVS     Mode = "ipvs"
 )
 
 // LocalMode is how traffic of pods is told from other traffic, as kube-proxy's --detect-local-mode.
@@ -86,6 +87,8 @@ type Config struct {
 	CanaryPeriod time.Duration
 	// Conntrack sizes connection tracking.
 	Conntrack ConntrackConfig
+	// IPVS is for mode ipvs only.
+	IPVS IPVSConfig
 	// PodAddresses are addresses of this node itself, no Service's of this proxy, that pods must reach where the host drops
 	// what is sent to it: the cluster DNS.
 	PodAddresses []netip.Addr
@@ -129,10 +132,11 @@ func (c Config) complete() (Config, error) {
 	switch c.Mode {
 	case "":
 		c.Mode = ModeAuto
-	case ModeAuto, ModeIPTables, ModeNFTables:
+	case ModeAuto, ModeIPTables, ModeNFTables, ModeIPVS:
 	default:
-		errs = append(errs, fmt.Errorf("Mode %q is unknown: use auto, iptables or nftables", c.Mode))
+		errs = append(errs, fmt.Errorf("Mode %q is unknown: use auto, nftables, iptables or ipvs", c.Mode))
 	}
+	errs = append(errs, c.IPVS.check(&c)...)
 	switch c.DetectLocal {
 	case "":
 		c.DetectLocal = LocalClusterCIDR

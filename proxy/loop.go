@@ -17,6 +17,9 @@ type loop struct {
 	metrics  *metrics
 	health   *health
 	checks   *healthChecks
+	events   *events
+
+	firewalls *firewalls
 
 	planned  map[plan.Name]*plan.Planned // what is in the kernel, or will be after a retry
 	pending  map[plan.Name]pendingChange // taken, but not applied in every family yet
@@ -220,6 +223,7 @@ func (l *loop) sync(ctx context.Context) bool {
 	}
 	l.forgetFlows()
 	l.checks.set(l.planned)
+	l.firewalls.set(facts, healthPorts(l.planned))
 	now := time.Now()
 	for _, p := range l.pending {
 		if !p.trigger.IsZero() {
@@ -246,6 +250,17 @@ func (l *loop) settle(ctx context.Context) bool {
 	retire(ctx, l.cfg)
 	l.settled = true
 	return true
+}
+
+// healthPorts are the health check node ports of all Services.
+func healthPorts(all map[plan.Name]*plan.Planned) []uint16 {
+	var out []uint16
+	for _, p := range all {
+		if p.Health != nil {
+			out = append(out, p.Health.NodePort)
+		}
+	}
+	return out
 }
 
 // merge adds the changes and counts of an earlier take.
@@ -291,6 +306,7 @@ func (l *loop) apply(ctx context.Context, i int, be backend) bool {
 	if full {
 		for name, err := range be.Rejected() {
 			l.cfg.Logger.Error("Left out a Service that the kernel's rules cannot express", logkey.Service, name.String(), logkey.Err, err)
+			l.events.service(name, "FailedToProgram", "The node's kernel does not take the Service's rules: "+err.Error())
 		}
 	}
 	l.metrics.applied(be.Family(), took, full, be.Rules())

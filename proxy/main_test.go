@@ -39,9 +39,12 @@ type world struct {
 func newWorld(t testing.TB, pods int, flavor string) *world {
 	t.Helper()
 	testns.Need(t)
-	if flavor == onNFTables {
+	switch flavor {
+	case onNFTables:
 		testns.NeedBinary(t, "nft")
-	} else {
+	case onIPVS:
+		testns.NeedBinary(t, "ipvsadm")
+	default:
 		testns.NeedBinary(t, "iptables-"+flavor)
 	}
 	w := &world{t: t, flavor: flavor, api: fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})}
@@ -69,8 +72,11 @@ func (w *world) config() Config {
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, IPTables: w.flavor,
 		Logger: testLogger(),
 	}
-	if w.flavor == onNFTables {
+	switch w.flavor {
+	case onNFTables:
 		c.Mode, c.IPTables = ModeNFTables, ""
+	case onIPVS:
+		c.Mode, c.IPTables = ModeIPVS, ""
 	}
 	return c
 }
@@ -104,7 +110,7 @@ func (w *world) run(change func(*Config)) {
 
 func (w *world) cleanup() {
 	c := CleanupConfig{IPTables: w.flavor}
-	if w.flavor == onNFTables {
+	if w.flavor == onNFTables || w.flavor == onIPVS {
 		c.IPTables = ""
 	}
 	if err := Cleanup(context.Background(), c); err != nil {
@@ -121,13 +127,19 @@ func (w *world) rules() string {
 		table := testns.Sh(w.t, "nft list table ip reeve-proxy 2>/dev/null; nft list table ip6 reeve-proxy 2>/dev/null; true")
 		return strings.ReplaceAll(endpointPattern.ReplaceAllString(table, "$1:$2"), "goto reject-new", "REJECT")
 	}
+	if w.flavor == onIPVS {
+		return w.ipvsRules()
+	}
 	return testns.Sh(w.t, "iptables-%s-save -t nat; iptables-%[1]s-save -t filter", w.flavor)
 }
 
-// on chooses the text for the world's mode.
-func (w *world) on(iptables, nftables string) string {
-	if w.flavor == onNFTables {
+// on chooses the text for the world's mode; without one for ipvs that is iptables'.
+func (w *world) on(iptables, nftables string, ipvs ...string) string {
+	switch {
+	case w.flavor == onNFTables:
 		return nftables
+	case w.flavor == onIPVS && len(ipvs) > 0:
+		return ipvs[0]
 	}
 	return iptables
 }
@@ -208,7 +220,11 @@ func each(t *testing.T, fn func(t *testing.T, flavor string)) {
 	eachOf(t, []string{"nft", "legacy", onNFTables}, fn)
 }
 
+// eachOf runs a test on flavors. In the virtual machine (tests/vm) it is IPVS instead, which other hosts lack.
 func eachOf(t *testing.T, flavors []string, fn func(t *testing.T, flavor string)) {
+	if inVM() {
+		flavors = []string{onIPVS}
+	}
 	for _, flavor := range flavors {
 		t.Run(flavor, func(t *testing.T) { fn(t, flavor) })
 	}

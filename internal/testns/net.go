@@ -155,13 +155,13 @@ func (h Host) String() string {
 	return h.Name
 }
 
-// Eventually waits until ok answers true, looking every 5 ms for up to 10 s.
+// Eventually waits until ok answers true, looking every 5 ms for up to 30 s.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("waited 10 s for: %s", what)
+	t.Fatalf("waited 30 s for: %s", what)
 }

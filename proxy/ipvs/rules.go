@@ -1,0 +1,175 @@
+package ipvs
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/reevehq/reeve/internal/xtables"
+	"github.com/reevehq/reeve/proxy/plan"
+)
+
+// tables that the backend writes, in order.
+var tables = []string{"mangle", "nat", "filter"}
+
+// jumps into our chains. They go before everybody else's rules.
+func (c Config) jumps() []xtables.Jump {
+	jump := func(table, from, to string) xtables.Jump {
+		return xtables.Jump{Table: table, Chain: from, Rule: "-j " + c.chain(to), First: true}
+	}
+	return []xtables.Jump{
+		// IPVS takes local clients' packets between mangle's and filter's OUTPUT, and others' after filter's INPUT.
+		jump("mangle", "PREROUTING", "FIREWALL"),
+		jump("mangle", "OUTPUT", "FIREWALL"),
+		jump("nat", "PREROUTING", "SERVICES"),
+		jump("nat", "OUTPUT", "SERVICES"),
+		jump("nat", "POSTROUTING", "POSTROUTING"),
+		jump("filter", "INPUT", "INPUT"),
+		jump("filter", "FORWARD", "FORWARD"),
+	}
+}
+
+type chainRules struct {
+	name  string
+	rules []string
+}
+
+// chainOf is where a kind of lines stands, and its table.
+func (c Config) chainOf(l lineChain) (table, chain string) {
+	if l == detours {
+		return "nat", c.chain("DETOURS")
+	}
+	return "filter", c.chain("HEALTH-PORTS")
+}
+
+// fixed are the chains of a table with their rules that no Service changes; lines of Services follow them.
+func (c Config) fixed(table string) []chainRules {
+	bit := fmt.Sprintf("%#x", uint32(1)<<c.MarkBit)
+	mark := bit + "/" + bit
+	in := func(s setID, directions string) string { return "-m set --match-set " + c.set(s) + " " + directions }
+	const isNew = "-m conntrack --ctstate NEW "
+	switch table {
+	case "mangle":
+		return []chainRules{{c.chain("FIREWALL"), []string{
+			isNew + in(setFirewall, "dst,dst") + " -m set ! --match-set " + c.set(setAllow) + " dst,dst,src -j DROP",
+		}}}
+	case "nat":
+		toMark := "-j " + c.chain("MARK")
+		var services []string
+		inside := c.inside()
+		for _, from := range inside {
+			services = append(services, from+" "+in(setLocal, "dst,dst")+" -j "+c.chain("DETOURS"))
+		}
+		services = append(services,
+			in(setLocal, "dst,dst")+" -m addrtype --src-type LOCAL -j "+c.chain("DETOURS"),
+			in(setMasq, "dst,dst")+" "+toMark)
+		off := chainRules{name: c.chain("OFF-CLUSTER")}
+		for _, from := range inside {
+			off.rules = append(off.rules, from+" -j RETURN")
+		}
+		off.rules = append(off.rules, toMark)
+		switch {
+		case c.Facts.MasqueradeAll:
+			services = append(services, in(setCluster, "dst,dst")+" "+toMark)
+		case len(inside) > 0:
+			services = append(services, in(setCluster, "dst,dst")+" -j "+off.name)
+		}
+		return []chainRules{
+			{c.chain("MARK"), []string{"-j MARK --or-mark " + bit}},
+			off,
+			{c.chain("SERVICES"), services},
+			{c.chain("DETOURS"), []string{"-m addrtype --src-type LOCAL " + toMark}},
+			{c.chain("POSTROUTING"), []string{
+				in(setHairpin, "dst,dst,src") + " " + toMark,
+				"-m mark ! --mark " + mark + " -j RETURN",
+				// The mark must be clear when the packet is encapsulated or looped, or it would be masqueraded again.
+				"-j MARK --xor-mark " + bit,
+				"-j MASQUERADE --random-fully",
+			}},
+		}
+	default: // filter
+		reject := "icmp-port-unreachable"
+		if c.Family == plan.IPv6 {
+			reject = "icmp6-port-unreachable"
+		}
+		return []chainRules{
+			{c.chain("INPUT"), []string{
+				isNew + in(setDrop, "dst,dst") + " -j DROP",
+				in(setServices, "dst,dst") + " -j ACCEPT",
+				in(setAddresses, "dst") + " -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+				"-j " + c.chain("HEALTH-PORTS"),
+				in(setAddresses, "dst") + " -j REJECT --reject-with " + reject,
+			}},
+			{c.chain("HEALTH-PORTS"), nil},
+			{c.chain("FORWARD"), []string{
+				"-m mark --mark " + mark + " -j ACCEPT",
+				"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+			}},
+		}
+	}
+}
+
+// inside are matches of what comes from pods.
+func (c Config) inside() []string {
+	if name := c.Facts.LocalInterface; name != "" {
+		if c.Facts.LocalInterfaceIsPrefix {
+			name += "+"
+		}
+		return []string{"-i " + name}
+	}
+	var out []string
+	for _, p := range c.Facts.ClusterCIDRs {
+		if plan.FamilyOf(p.Addr()) == c.Family {
+			out = append(out, "-s "+p.Masked().String())
+		}
+	}
+	return out
+}
+
+// rulesInput is the restore input that writes every chain, with the lines of all Services, and the jumps that are missing
+// from what was saved of a table.
+func (c Config) rulesInput(lines [lineChains][]string, saved map[string]xtables.Saved) []byte {
+	var out bytes.Buffer
+	for _, table := range tables {
+		var rules strings.Builder
+		out.WriteString("*" + table + "\n")
+		for _, ch := range c.fixed(table) {
+			out.WriteString(":" + ch.name + " - [0:0]\n")
+			for _, r := range ch.rules {
+				rules.WriteString("-A " + ch.name + " " + r + "\n")
+			}
+		}
+		for l := range lineChains {
+			if t, name := c.chainOf(l); t == table {
+				for _, r := range lines[l] {
+					rules.WriteString("-A " + name + " " + r + "\n")
+				}
+			}
+		}
+		for _, line := range xtables.MissingJumps(c.jumps(), table, saved[table]) {
+			rules.WriteString(line + "\n")
+		}
+		out.WriteString(rules.String() + "COMMIT\n")
+	}
+	return out.Bytes()
+}
+
+// linesInput is the restore input for added and removed lines, nil for none.
+func (c Config) linesInput(added, removed [lineChains][]string) []byte {
+	var out bytes.Buffer
+	for l := range lineChains {
+		if len(added[l])+len(removed[l]) == 0 {
+			continue
+		}
+		table, name := c.chainOf(l)
+		out.WriteString("*" + table + "\n")
+		for _, r := range removed[l] {
+			out.WriteString("-D " + name + " " + r + "\n")
+		}
+		for _, r := range added[l] {
+			out.WriteString("-A " + name + " " + r + "\n")
+		}
+		out.WriteString("COMMIT\n")
+	}
+	return out.Bytes()
+}
