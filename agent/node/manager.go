@@ -34,6 +34,10 @@ const (
 	registerMax   = 7 * time.Second
 	// notReadyCheck is how often a runtime that is not ready is asked again.
 	notReadyCheck = 500 * time.Millisecond
+	// lookTimeout is how long a node that was ready may take to find out whether it still is: listing the pods of a runtime
+	// behind a socket takes up to seconds on a busy host. lookAgain is how often it asks itself meanwhile.
+	lookTimeout = 10 * time.Second
+	lookAgain   = 50 * time.Millisecond
 	// statusRetry is when a failed report is tried again.
 	statusRetry = time.Second
 )
@@ -87,6 +91,8 @@ type Manager struct {
 	cfg  Config
 	log  *slog.Logger
 	kick chan struct{}
+	// started is when this process began to look.
+	started time.Time
 
 	mu         sync.Mutex
 	node       *v1.Node // as the watch last showed it
@@ -102,7 +108,7 @@ type Manager struct {
 
 // New returns a manager.
 func New(cfg Config) *Manager {
-	return &Manager{cfg: cfg, log: cfg.Logger.With(logkey.Node, cfg.Name), kick: make(chan struct{}, 1), registered: make(chan struct{})}
+	return &Manager{cfg: cfg, log: cfg.Logger.With(logkey.Node, cfg.Name), kick: make(chan struct{}, 1), started: time.Now(), registered: make(chan struct{})}
 }
 
 // Kick makes the manager look at the node's status now.

@@ -69,6 +69,10 @@ func (m *Manager) check(ctx context.Context) time.Duration {
 	if current == nil {
 		return min(wait, statusRetry)
 	}
+	if first && !ready && isReady(current.Status.Conditions) && now.Sub(m.started) < lookTimeout {
+		// The API shows a ready node: this process has merely not had the time to look at its runtime.
+		return lookAgain
+	}
 	if !first && same(old, &next) && now.Sub(at) < m.cfg.Report {
 		if ready {
 			m.ready()
@@ -90,6 +94,15 @@ func (m *Manager) check(ctx context.Context) time.Duration {
 		m.ready()
 	}
 	return wait
+}
+
+func isReady(conditions []v1.NodeCondition) bool {
+	for _, c := range conditions {
+		if c.Type == v1.NodeReady {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
 }
 
 func (m *Manager) ready() {
