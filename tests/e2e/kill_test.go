@@ -39,6 +39,10 @@ func TestKillEachProcess(t *testing.T) {
 		{"logpump", func() { n.killProcess("logpump", n.DataDir()) }},
 		{"containerd", func() { n.killProcess("containerd ", filepath.Join(n.DataDir(), "containerd")) }},
 	}
+	if n.Plugin != nil {
+		// There is no logpump, and containerd is the user's: a killed one is not reeve's to start, and loses lines.
+		victims = victims[:3]
+	}
 	for i, v := range victims {
 		lines := n.wantEveryLineOnce("writer", "writer")
 		v.kill()

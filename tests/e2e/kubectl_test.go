@@ -21,8 +21,13 @@ import (
 
 // TestKubectl is an afternoon with kubectl: one Deployment with probes, a ConfigMap and a Secret, behind a ClusterIP and
 // a NodePort Service, on one node. The subtests run in order and build on each other, as a user's commands do.
-func TestKubectl(t *testing.T) {
-	n := story{node.New(t)}
+func TestKubectl(t *testing.T) { afternoon(t, story{node.New(t)}) }
+
+// TestKubectlOnContainerdsPlugin is the same on a node whose pods containerd's own CRI plugin runs. The other stories of
+// this package run there with REEVE_TEST_RUNTIME=plugin.
+func TestKubectlOnContainerdsPlugin(t *testing.T) { afternoon(t, story{node.NewOnPlugin(t)}) }
+
+func afternoon(t *testing.T, n story) {
 	n.Busybox()
 	n.Start()
 	web, err := os.ReadFile("testdata/web.yaml")

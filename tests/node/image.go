@@ -29,7 +29,8 @@ type Entry struct {
 	Dir        bool
 }
 
-// WriteImage makes an image archive of the entries in the data-dir's image folder, from where the agent imports it.
+// WriteImage makes an image archive of the entries in the data-dir's image folder, from where the agent imports it, or
+// gives it to the plugin's containerd.
 func (n *Node) WriteImage(ref string, config v1.Config, entries []Entry) {
 	n.T.Helper()
 	var buf bytes.Buffer
@@ -72,6 +73,14 @@ func (n *Node) WriteImage(ref string, config v1.Config, entries []Entry) {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		n.T.Fatal(err)
+	}
+	if n.Plugin != nil {
+		var archive bytes.Buffer
+		if err := tarball.Write(tag, img, &archive); err != nil {
+			n.T.Fatal(err)
+		}
+		n.Plugin.Import(n.T, archive.Bytes())
+		return
 	}
 	folder := filepath.Join(n.DataDir(), "agent", "images")
 	if err := os.MkdirAll(folder, 0o700); err != nil {

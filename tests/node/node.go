@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/reevehq/reeve/internal/embedded"
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // Deadlines of these tests are for a slow machine with the race detector on: they bound hangs and measure nothing.
@@ -29,6 +32,8 @@ type Node struct {
 	// Dir holds everything of the node; Bin is the reeve that runs it.
 	Dir, Bin string
 	args     []string
+	// Plugin is the runtime of a node that New or NewOnPlugin put on containerd's own CRI plugin, else nil.
+	Plugin *Plugin
 
 	closed bool
 	server *exec.Cmd
@@ -37,8 +42,36 @@ type Node struct {
 }
 
 // New prepares a data-dir; start runs the server. What the node made is removed at the end of the test by `reeve
-// cleanup`, whose success is part of every test. A failed test keeps the log and says where.
+// cleanup`, whose success is part of every test. A failed test keeps the log and says where. With
+// REEVE_TEST_RUNTIME=plugin it is NewOnPlugin.
 func New(t testing.TB, flags ...string) *Node {
+	t.Helper()
+	if os.Getenv("REEVE_TEST_RUNTIME") == "plugin" {
+		return NewOnPlugin(t, flags...)
+	}
+	return newNode(t, flags...)
+}
+
+// NewOnPlugin is New with --container-runtime-endpoint on a containerd of the test's own, whose CRI plugin runs the pods
+// on a conflist.
+func NewOnPlugin(t testing.TB, flags ...string) *Node {
+	t.Helper()
+	dir := TempDir(t)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			os.RemoveAll(dir)
+		}
+	})
+	p := StartPlugin(t, PluginConfig{Dir: dir, PauseImage: embedded.PauseRef})
+	parts := testenv.BuildParts(t)
+	p.Import(t, parts.Pause)
+	p.Import(t, parts.Hello)
+	n := newNode(t, append([]string{"--container-runtime-endpoint", p.Endpoint}, flags...)...)
+	n.Plugin = p
+	return n
+}
+
+func newNode(t testing.TB, flags ...string) *Node {
 	t.Helper()
 	dir := TempDir(t)
 	n := &Node{T: t, Dir: dir, Bin: os.Getenv("REEVE_BIN")}
