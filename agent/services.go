@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/reevehq/reeve/agent/container"
 )
 
 // services are all Services of the cluster, cut down to what environment variables are made of.
@@ -52,10 +54,11 @@ func trimService(obj any) (any, error) {
 // syncPoll is how often a first list that is still on its way is asked for.
 const syncPoll = 10 * time.Millisecond
 
-// of returns the Services whose variables a pod of the namespace may see. It waits for the first list: a container whose
-// environment lacks what is there would lack it for life.
-func (s *services) of(ctx context.Context, namespace string) ([]*v1.Service, error) {
-	for !s.synced() {
+// of returns the Services whose variables a pod may see. It waits for the first list: a container whose environment lacks
+// what is there would lack it for life. A static pod does not wait: it may be the API server that has the list.
+func (s *services) of(ctx context.Context, pod *v1.Pod) ([]*v1.Service, error) {
+	namespace := pod.Namespace
+	for !s.synced() && !container.IsStatic(pod) {
 		select {
 		case <-ctx.Done():
 			return nil, errors.New("services have not yet been read at least once, cannot construct envvars")

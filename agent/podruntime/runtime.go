@@ -56,7 +56,7 @@ type Config struct {
 	Volumes  Volumes
 	Cgroups  Cgroups
 	Objects  env.Objects
-	Services func(ctx context.Context, namespace string) ([]*v1.Service, error)
+	Services func(ctx context.Context, pod *v1.Pod) ([]*v1.Service, error)
 	// Handler returns the runtime handler of a RuntimeClass.
 	Handler func(ctx context.Context, class string) (string, error)
 	Node    container.Node

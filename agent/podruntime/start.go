@@ -174,7 +174,7 @@ func (r *Runtime) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contai
 	}
 	if r.cfg.Services != nil {
 		var err error
-		if in.Services, err = r.cfg.Services(ctx, pod.Namespace); err != nil {
+		if in.Services, err = r.cfg.Services(ctx, pod); err != nil {
 			return nil, err
 		}
 	}
