@@ -17,6 +17,7 @@ import (
 type healthChecks struct {
 	log     *slog.Logger
 	health  *health
+	events  *events
 	servers map[plan.Name]*healthCheck
 }
 
@@ -26,8 +27,8 @@ type healthCheck struct {
 	close func() error
 }
 
-func newHealthChecks(log *slog.Logger, h *health) *healthChecks {
-	return &healthChecks{log: log, health: h, servers: map[plan.Name]*healthCheck{}}
+func newHealthChecks(log *slog.Logger, h *health, e *events) *healthChecks {
+	return &healthChecks{log: log, health: h, events: e, servers: map[plan.Name]*healthCheck{}}
 }
 
 // set opens, changes and closes servers as the plans say. A port that is taken is tried again at the next change.
@@ -48,6 +49,7 @@ func (c *healthChecks) set(planned map[plan.Name]*plan.Planned) {
 			closeServer, err := listenHTTP(":"+strconv.Itoa(int(s.port)), c.handler(name, s))
 			if err != nil {
 				c.log.Warn("Failed to serve a Service's health check node port", logkey.Service, name.String(), logkey.Err, err)
+				c.events.service(name, "FailedToStartServiceHealthcheck", err.Error())
 				continue
 			}
 			s.close = closeServer

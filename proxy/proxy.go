@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/reevehq/reeve/proxy/foreign"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -65,7 +66,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	checks := newHealthChecks(cfg.Logger, health)
+	told := newEvents(cfg)
+	checks := newHealthChecks(cfg.Logger, health, told)
+	firewalls := newFirewalls(cfg, told)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -73,6 +76,7 @@ func Run(ctx context.Context, cfg Config) error {
 	wg.Go(func() { watchAll(ctx, cfg.Client, track) })
 	l := &loop{
 		cfg: cfg, track: track, backends: backends, metrics: metrics, health: health, checks: checks,
+		events: told, firewalls: firewalls,
 		touched: make(chan struct{}, 1),
 	}
 	for _, b := range backends {
@@ -80,9 +84,11 @@ func Run(ctx context.Context, cfg Config) error {
 			wg.Go(func() { l.watch(ctx, b.Family(), w) })
 		}
 	}
+	wg.Go(func() { firewalls.run(ctx) })
 	l.run(ctx)
 	cancel()
 	wg.Wait()
+	told.stop()
 	for _, b := range backends {
 		if c, ok := b.(closer); ok {
 			c.Close()
@@ -133,7 +139,8 @@ func Cleanup(ctx context.Context, c CleanupConfig) error {
 			errs = append(errs, err)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	_, err := foreign.Cleanup(ctx, foreignConfig(cfg, plan.Facts{}))
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return fmt.Errorf("clean up the proxy's rules: %w", err)
 	}
 	return nil

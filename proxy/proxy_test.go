@@ -543,23 +543,6 @@ func TestWrongConfigurationNamesEveryField(t *testing.T) {
 	}
 }
 
-func TestServicesWorkWhereTheHostDropsWhatItForwards(t *testing.T) {
-	// Not in nftables mode: its accept overrides no other table's drop, and other tables are not its to change.
-	eachOf(t, []string{"nft", "legacy"}, func(t *testing.T, flavor string) {
-		w := newWorld(t, 2, flavor)
-		testns.Sh(t, "iptables-%s -P FORWARD DROP; iptables-%[1]s -A FORWARD -s 10.244.3.0/24 -d 10.244.3.0/24 -j ACCEPT", flavor)
-		t.Cleanup(func() {
-			testns.Sh(t, "iptables-%s -P FORWARD ACCEPT; iptables-%[1]s -D FORWARD -s 10.244.3.0/24 -d 10.244.3.0/24 -j ACCEPT", flavor)
-		})
-		w.service("web", clusterIP, nodePorts)
-		w.endpoints("web", 0)
-		w.run(nil)
-		w.settled("default/web:dns node port")
-		w.outside.MustSay(t, "tcp", "192.0.2.1:30080", "p0 10.244.3.1")
-		w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
-	})
-}
-
 func TestIPv6Service(t *testing.T) {
 	each(t, func(t *testing.T, flavor string) {
 		w := newWorld(t, 2, flavor)

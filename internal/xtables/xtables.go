@@ -116,6 +116,14 @@ func Find(family Family, flavor Flavor) (*Handle, error) {
 // Family of the handle.
 func (h *Handle) Family() Family { return h.family }
 
+// Kind is the kernel interface behind the commands.
+func (h *Handle) Kind() Flavor {
+	if h.legacy {
+		return Legacy
+	}
+	return NFT
+}
+
 // IsLegacy reports the kernel's old interface, where every change rewrites its whole table.
 func (h *Handle) IsLegacy() bool { return h.legacy }
 
@@ -123,7 +131,7 @@ func (h *Handle) IsLegacy() bool { return h.legacy }
 // module.
 func (h *Handle) Used(table string) bool {
 	if !h.legacy {
-		return true
+		return h.family.hasTable(table)
 	}
 	file := "/proc/thread-self/net/ip_tables_names"
 	if h.family == IPv6 {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/reevehq/reeve/internal/nfnl"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -275,26 +276,26 @@ func readElement(in string, family plan.Family, item []byte) (string, content, e
 	var key, end []byte
 	var c content
 	var err error
-	for kind, data := range attributes(item) {
+	for kind, data := range nfnl.Attributes(item) {
 		switch kind {
 		case unix.NFTA_SET_ELEM_KEY:
-			key = inner(data, unix.NFTA_DATA_VALUE)
+			key = nfnl.Find(data, unix.NFTA_DATA_VALUE)
 		case setElementKeyEnd:
-			end = inner(data, unix.NFTA_DATA_VALUE)
+			end = nfnl.Find(data, unix.NFTA_DATA_VALUE)
 		case unix.NFTA_SET_ELEM_DATA:
 			if !s.verdict {
-				c.value, err = decode(s.value, family, inner(data, unix.NFTA_DATA_VALUE), nil)
+				c.value, err = decode(s.value, family, nfnl.Find(data, unix.NFTA_DATA_VALUE), nil)
 				break
 			}
-			verdict := inner(data, unix.NFTA_DATA_VERDICT)
-			code := inner(verdict, unix.NFTA_VERDICT_CODE)
+			verdict := nfnl.Find(data, unix.NFTA_DATA_VERDICT)
+			code := nfnl.Find(verdict, unix.NFTA_VERDICT_CODE)
 			if len(code) < 4 {
 				err = errShort
 				break
 			}
 			switch int32(binary.BigEndian.Uint32(code)) {
 			case verdictGoto:
-				c.value = "goto " + cString(inner(verdict, unix.NFTA_VERDICT_CHAIN))
+				c.value = "goto " + nfnl.String(nfnl.Find(verdict, unix.NFTA_VERDICT_CHAIN))
 			case verdictDrop:
 				c.value = "drop"
 			default:
@@ -303,7 +304,7 @@ func readElement(in string, family plan.Family, item []byte) (string, content, e
 		case unix.NFTA_SET_ELEM_USERDATA:
 			for len(data) >= 2 && len(data) >= 2+int(data[1]) {
 				if data[0] == commentUserdata {
-					c.comment = cString(data[2 : 2+int(data[1])])
+					c.comment = nfnl.String(data[2 : 2+int(data[1])])
 				}
 				data = data[2+int(data[1]):]
 			}
@@ -314,14 +315,4 @@ func readElement(in string, family plan.Family, item []byte) (string, content, e
 	}
 	text, err := decode(s.key, family, key, end)
 	return text, c, err
-}
-
-// inner finds one attribute in a list.
-func inner(list []byte, want uint16) []byte {
-	for kind, data := range attributes(list) {
-		if kind == want {
-			return data
-		}
-	}
-	return nil
 }

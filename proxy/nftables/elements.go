@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reevehq/reeve/internal/nfnl"
 )
 
 // listMax bounds the elements' bytes in one message: an attribute's length has 16 bits.
@@ -45,7 +47,7 @@ func (t *Table) appendLists(batch []byte, kind, flags uint16, elements map[slot]
 	for _, name := range names {
 		for at := bySet[name]; len(at) > 0; {
 			var begin, list int
-			batch, begin = message(batch, messageType(kind), flags, netfilterFamily(t.cfg.Family), 0)
+			batch, begin = message(batch, nfnl.Type(kind), flags, netfilterFamily(t.cfg.Family), 0)
 			batch = text(batch, unix.NFTA_SET_ELEM_LIST_TABLE, t.cfg.Table)
 			batch = text(batch, unix.NFTA_SET_ELEM_LIST_SET, name)
 			batch, list = nest(batch, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
@@ -71,18 +73,18 @@ const dumpAttempts = 5
 
 // ReadElements lists a map or set.
 func (t *Table) ReadElements(ctx context.Context, name string) (map[string]content, error) {
-	request, begin := message(nil, messageType(unix.NFT_MSG_GETSETELEM), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
+	request, begin := message(nil, nfnl.Type(unix.NFT_MSG_GETSETELEM), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
 	request = text(request, unix.NFTA_SET_ELEM_LIST_TABLE, t.cfg.Table)
 	request = endMessage(text(request, unix.NFTA_SET_ELEM_LIST_SET, name), begin)
 	var out map[string]content
 	err := t.retry(ctx, func() error {
 		out = map[string]content{}
 		return t.socket.dump(slices.Clone(request), func(body []byte) error {
-			for kind, list := range attributes(body) {
+			for kind, list := range nfnl.Attributes(body) {
 				if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 					continue
 				}
-				for _, item := range attributes(list) {
+				for _, item := range nfnl.Attributes(list) {
 					key, c, err := readElement(name, t.cfg.Family, item)
 					if err != nil {
 						return err
@@ -127,19 +129,19 @@ func (t *Table) ReadObjects(ctx context.Context) (objects, error) {
 			{unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME},
 			{unix.NFT_MSG_GETSET, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME},
 		} {
-			request, begin := message(nil, messageType(q.get), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
+			request, begin := message(nil, nfnl.Type(q.get), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
 			if q.get == unix.NFT_MSG_GETSET {
 				request = text(request, q.table, t.cfg.Table)
 			}
 			err := t.socket.dump(endMessage(request, begin), func(body []byte) error {
 				var table, name string
 				flags := uint32(0)
-				for kind, data := range attributes(body) {
+				for kind, data := range nfnl.Attributes(body) {
 					switch {
 					case kind == q.table:
-						table = cString(data)
+						table = nfnl.String(data)
 					case kind == q.name:
-						name = cString(data)
+						name = nfnl.String(data)
 					case kind == unix.NFTA_SET_FLAGS && q.get == unix.NFT_MSG_GETSET && len(data) >= 4:
 						flags = uint32(data[0])<<24 | uint32(data[1])<<16 | uint32(data[2])<<8 | uint32(data[3])
 					}

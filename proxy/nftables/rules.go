@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/knftables"
 
+	"github.com/reevehq/reeve/internal/nfnl"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -28,19 +29,19 @@ func (t *Table) PortID() uint32 { return t.socket.portID() }
 
 // CountRules by chain. No rules, or no table, is no error.
 func (t *Table) CountRules(ctx context.Context) (map[string]int, error) {
-	request, begin := message(nil, messageType(unix.NFT_MSG_GETRULE), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
+	request, begin := message(nil, nfnl.Type(unix.NFT_MSG_GETRULE), unix.NLM_F_REQUEST|unix.NLM_F_DUMP, netfilterFamily(t.cfg.Family), 0)
 	request = endMessage(text(request, unix.NFTA_RULE_TABLE, t.cfg.Table), begin)
 	var out map[string]int
 	err := t.retry(ctx, func() error {
 		out = map[string]int{}
 		return t.socket.dump(append([]byte{}, request...), func(body []byte) error {
 			var table, chain string
-			for kind, data := range attributes(body) {
+			for kind, data := range nfnl.Attributes(body) {
 				switch kind {
 				case unix.NFTA_RULE_TABLE:
-					table = cString(data)
+					table = nfnl.String(data)
 				case unix.NFTA_RULE_CHAIN:
-					chain = cString(data)
+					chain = nfnl.String(data)
 				}
 			}
 			if table == t.cfg.Table {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reevehq/reeve/internal/nfnl"
 )
 
 // socket is a netlink socket to nftables that lives as long as its table's owner: closing one makes its owner wait for the
@@ -27,7 +29,7 @@ const (
 	// receiveBuffer is the socket's: a dump of a set comes in pieces that the reader takes one by one.
 	receiveBuffer = 4 << 20
 	headerSize    = unix.SizeofNlMsghdr
-	nfgenSize     = 4
+	nfgenSize     = nfnl.GenSize
 )
 
 // dial opens the socket on first use. Needs the lock.
@@ -86,8 +88,6 @@ func message(buf []byte, kind, flags uint16, family uint8, resource uint16) ([]b
 	binary.BigEndian.PutUint16(buf[at+headerSize+2:], resource)
 	return buf, at
 }
-
-func messageType(kind uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | kind }
 
 // end writes the length of the message or attribute (with netlink's 32-bit or 16-bit length) that begins at at.
 func endMessage(buf []byte, at int) []byte {
@@ -256,7 +256,7 @@ func (s *socket) receive(fn func(kind uint16, seq uint32, body []byte) bool, now
 	if now {
 		flags = unix.MSG_DONTWAIT
 	}
-	buf := make([]byte, readBuffer)
+	buf := make([]byte, nfnl.ReadBuffer)
 	n, _, err := unix.Recvfrom(s.fd, buf, flags)
 	for errors.Is(err, unix.EINTR) {
 		n, _, err = unix.Recvfrom(s.fd, buf, flags)
@@ -265,9 +265,9 @@ func (s *socket) receive(fn func(kind uint16, seq uint32, body []byte) bool, now
 		return err
 	}
 	interrupted := false
-	for m := range messages(buf[:n]) {
-		interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
-		if !fn(m.kind, m.seq, m.body) {
+	for m := range nfnl.Messages(buf[:n]) {
+		interrupted = interrupted || m.Flags&unix.NLM_F_DUMP_INTR != 0
+		if !fn(m.Kind, m.Seq, m.Body) {
 			break
 		}
 	}
@@ -276,47 +276,3 @@ func (s *socket) receive(fn func(kind uint16, seq uint32, body []byte) bool, now
 	}
 	return nil
 }
-
-type netlinkMessage struct {
-	kind, flags uint16
-	seq, port   uint32
-	body        []byte // after the netlink header
-}
-
-// messages takes apart what a netlink socket gave; what is cut off ends it.
-func messages(buf []byte) func(yield func(netlinkMessage) bool) {
-	return func(yield func(netlinkMessage) bool) {
-		for len(buf) >= headerSize {
-			size := int(binary.NativeEndian.Uint32(buf))
-			if size < headerSize || size > len(buf) {
-				return
-			}
-			m := netlinkMessage{
-				kind: binary.NativeEndian.Uint16(buf[4:]), flags: binary.NativeEndian.Uint16(buf[6:]),
-				seq: binary.NativeEndian.Uint32(buf[8:]), port: binary.NativeEndian.Uint32(buf[12:]), body: buf[headerSize:size],
-			}
-			if !yield(m) {
-				return
-			}
-			buf = buf[min(len(buf), (size+3)&^3):]
-		}
-	}
-}
-
-// attributes takes apart a list of attributes; what is cut off ends it.
-func attributes(buf []byte) func(yield func(kind uint16, data []byte) bool) {
-	return func(yield func(uint16, []byte) bool) {
-		for len(buf) >= 4 {
-			size := int(binary.NativeEndian.Uint16(buf))
-			if size < 4 || size > len(buf) {
-				return
-			}
-			if !yield(binary.NativeEndian.Uint16(buf[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), buf[4:size]) {
-				return
-			}
-			buf = buf[min(len(buf), (size+3)&^3):]
-		}
-	}
-}
-
-func cString(b []byte) string { return unix.ByteSliceToString(b) }

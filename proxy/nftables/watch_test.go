@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/reevehq/reeve/internal/nfnl"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -48,7 +49,11 @@ func TestOnlyForeignChangesOfOurTableAreHeard(t *testing.T) {
 		"a message that ends early": {event(unix.NFT_MSG_DELRULE, unix.NFPROTO_IPV4, cfg.Table)[:24], false},
 	} {
 		var d damage
-		if got := d.hear(c.messages, cfg, 4711); got != c.want {
+		got := false
+		for m := range nfnl.Messages(c.messages) {
+			got = d.hear(m, cfg, 4711) || got
+		}
+		if got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -59,7 +64,9 @@ func FuzzEvents(f *testing.F) {
 	f.Add(event(unix.NFT_MSG_DELSETELEM, unix.NFPROTO_IPV6, ""))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		var d damage
-		d.hear(data, testConfig(plan.IPv4), 1)
+		for m := range nfnl.Messages(data) {
+			d.hear(m, testConfig(plan.IPv4), 1)
+		}
 	})
 }
 
