@@ -59,6 +59,7 @@ type Conflist struct {
 	list    *libcni.NetworkConfigList // nil until one loads
 	loadErr error                     // why it is nil, or why the newest file was passed over
 	fresh   map[string]time.Time
+	settled map[string]bool // sandboxes whose ADD this process saw succeed: none of its plugins runs any more
 }
 
 // NewConflist loads the configuration, if there is any, and watches its folder with one goroutine until Close. A folder
@@ -87,7 +88,7 @@ func NewConflist(cfg ConflistConfig) (*Conflist, error) {
 	c := &Conflist{
 		cfg: cfg, log: cfg.Logger, stop: stop, done: make(chan struct{}),
 		cni:   libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, nil),
-		fresh: map[string]time.Time{},
+		fresh: map[string]time.Time{}, settled: map[string]bool{},
 	}
 	c.reload()
 	go c.watch(ctx)

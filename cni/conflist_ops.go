@@ -43,6 +43,7 @@ func (c *Conflist) Add(ctx context.Context, req podnet.Request) (podnet.Result, 
 	defer cancel()
 	res, err := c.cni.AddNetworkList(addCtx, list, rt)
 	if err == nil {
+		c.settle(req.SandboxID)
 		var out podnet.Result
 		if out, err = podResult(res, req.NetNS); err == nil {
 			return out, nil
@@ -50,6 +51,11 @@ func (c *Conflist) Add(ctx context.Context, req podnet.Request) (podnet.Result, 
 	}
 	undo, cancelUndo := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
 	defer cancelUndo()
+	if addCtx.Err() != nil { // the plugin was killed, but not what it had started
+		if strayErr := endStrays(undo, req.SandboxID, c.log); strayErr != nil {
+			err = errors.Join(err, strayErr)
+		}
+	}
 	if undoErr := c.cni.DelNetworkList(undo, list, rt); undoErr != nil {
 		err = errors.Join(err, fmt.Errorf("undo: %w", undoErr))
 	}
@@ -64,6 +70,11 @@ func (c *Conflist) Del(ctx context.Context, req podnet.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, delTimeout)
 	defer cancel()
+	if c.mayStray(req.SandboxID) {
+		if err := endStrays(ctx, req.SandboxID, c.log); err != nil {
+			return fmt.Errorf("tear down network of sandbox %q: %w", req.SandboxID, err)
+		}
+	}
 	attached, err := c.cni.GetCachedAttachments(req.SandboxID)
 	if err != nil {
 		return fmt.Errorf("tear down network of sandbox %q: %w", req.SandboxID, err)
@@ -98,6 +109,7 @@ func (c *Conflist) Del(ctx context.Context, req podnet.Request) error {
 	}
 	c.mu.Lock()
 	delete(c.fresh, req.SandboxID)
+	delete(c.settled, req.SandboxID)
 	c.mu.Unlock()
 	return nil
 }

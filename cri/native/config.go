@@ -69,6 +69,8 @@ type Config struct {
 	ImageDir string
 	// RegistryDir holds hosts files, containerd's format; "/etc/containerd/certs.d" when empty.
 	RegistryDir string
+	// CDIDirs hold the vendors' specifications of devices; "/etc/cdi" and "/var/run/cdi" when nil.
+	CDIDirs []string
 	// MaxPulls bounds how many images are pulled at once; 5 when zero.
 	MaxPulls int
 	// StreamAddress is where exec, attach and port-forward are served; "127.0.0.1:0" when empty.
@@ -88,7 +90,15 @@ const (
 	drainTimeout    = 2 * time.Second  // from exit to the last line in the log, when something else holds the output
 	recoverTimeout  = 2 * time.Minute  // rebuilding at start
 	pullIdleTimeout = 5 * time.Minute  // a pull that makes no progress
-	gcInterval      = 10 * time.Minute // looking for leaked networks
+	gcFirst         = time.Second      // to the first look for what a crash left, then ever longer
+	gcInterval      = 10 * time.Minute // between looks in the end
+	collectTimeout  = 30 * time.Second // removing what a look has found; the next one tries again
+	probeTimeout    = 3 * time.Second  // what becomes of a task: containerd itself gives a shim 2 s
+	probeParallel   = 32               // shims asked at once
+	erasedKeep      = 5 * time.Minute  // longer than containerd can be busy with what nobody waits for
+	undoRetryMin    = 500 * time.Millisecond
+	undoRetryMax    = time.Minute
+	verifyRetryMax  = 5 * time.Second
 	eventRetryMin   = 50 * time.Millisecond
 	eventRetryMax   = 2 * time.Second
 )
@@ -141,6 +151,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.RegistryDir == "" {
 		c.RegistryDir = "/etc/containerd/certs.d"
+	}
+	if c.CDIDirs == nil {
+		c.CDIDirs = []string{"/etc/cdi", "/var/run/cdi"}
 	}
 	if c.MaxPulls == 0 {
 		c.MaxPulls = 5

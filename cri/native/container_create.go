@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"github.com/reevehq/reeve/cri/native/spec"
 	"github.com/reevehq/reeve/internal/logkey"
@@ -23,13 +25,15 @@ import (
 // CreateContainer makes the container's root, spec and record. Its task is made by StartContainer.
 func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, config *runtimeapi.ContainerConfig, sandboxConfig *runtimeapi.PodSandboxConfig) (string, error) {
 	m := config.GetMetadata()
-	if m.GetName() == "" {
-		return "", status.Error(codes.InvalidArgument, "container config: metadata needs a name")
+	if err := checkContainer(config); err != nil {
+		return "", status.Errorf(codes.InvalidArgument, "container config: %v", err)
 	}
 	s, err := r.store.sandbox(sandboxID)
 	if err != nil {
 		return "", err
 	}
+	s.busy.Add(1)
+	defer s.busy.Add(-1)
 	c := &container{id: newID(), created: time.Now(), op: newOpLock(), exited: make(chan struct{})}
 	name := containerName(s.id, m)
 	r.store.mu.Lock()
@@ -86,7 +90,7 @@ func (r *Runtime) makeContainer(ctx context.Context, s *sandbox, c *container, s
 	if err != nil {
 		return err
 	}
-	ms, err := r.settleMounts(config)
+	ms, err := r.settleMounts(ctx, s.rec.Handler, config)
 	if err != nil {
 		return err
 	}
@@ -103,6 +107,15 @@ func (r *Runtime) makeContainer(ctx context.Context, s *sandbox, c *container, s
 	if err := os.MkdirAll(r.containerDir(c.id), 0o711); err != nil {
 		return fmt.Errorf("make container folder: %w", err)
 	}
+	images, err := r.mountImages(ctx, c.id, config)
+	if err != nil {
+		return err
+	}
+	volumes, err := r.makeVolumes(ctx, c.id, raw, ic.volumes, config.Mounts)
+	if err != nil {
+		return err
+	}
+	ms = slices.Concat(volumes, ms, images)
 	user, err := lookupUser(raw, userWish{
 		uid: config.GetLinux().GetSecurityContext().GetRunAsUser(), gid: config.GetLinux().GetSecurityContext().GetRunAsGroup(),
 		name: config.GetLinux().GetSecurityContext().GetRunAsUsername(), image: ic.user,
@@ -113,11 +126,14 @@ func (r *Runtime) makeContainer(ctx context.Context, s *sandbox, c *container, s
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	sp, err := spec.Container(spec.ContainerInput{
-		Host: r.host, ID: c.id, Config: config, SandboxID: s.id, SandboxConfig: sandboxConfig, SandboxPID: sandboxPID, TargetPID: targetPID,
+		Host: r.host, ID: c.id, Config: config, SandboxID: s.id, SandboxConfig: sandboxConfig, Namespaces: r.namespacesOf(s, sandboxPID), TargetPID: targetPID,
 		Hostname: s.hostname(), User: user, Mounts: ms, Extra: r.extraMounts(s, config),
 		Image: spec.Image{Ref: config.GetImage().GetImage(), Entrypoint: ic.entrypoint, Cmd: ic.cmd, Env: ic.env, WorkingDir: ic.workingDir},
 	})
 	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := r.injectDevices(ctx, sp, config); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	stop := ic.stopSignal
@@ -155,14 +171,17 @@ func (r *Runtime) targetPID(config *runtimeapi.ContainerConfig) (uint32, error) 
 }
 
 // settleMounts checks the host side of the mounts. A missing host path becomes a folder, as Docker and containerd do.
-func (r *Runtime) settleMounts(config *runtimeapi.ContainerConfig) ([]spec.Mount, error) {
+func (r *Runtime) settleMounts(ctx context.Context, handler string, config *runtimeapi.ContainerConfig) ([]spec.Mount, error) {
 	var out []spec.Mount
 	for _, m := range config.Mounts {
 		if m.GetImage().GetImage() != "" {
-			return nil, status.Errorf(codes.Unimplemented, "mount %q: image volumes are not supported by this runtime yet", m.ContainerPath)
+			continue // mountImages
 		}
 		if len(m.UidMappings)+len(m.GidMappings) > 0 {
-			return nil, status.Errorf(codes.Unimplemented, "mount %q: ID-mapped mounts are not supported by this runtime yet", m.ContainerPath)
+			return nil, status.Errorf(codes.FailedPrecondition, "mount %q: uidMappings and gidMappings need user namespaces, which this runtime has not", m.ContainerPath)
+		}
+		if m.RecursiveReadOnly && m.Readonly && !r.recursiveReadOnly(ctx, handler) {
+			return nil, status.Errorf(codes.FailedPrecondition, "%v: mount %q: recursiveReadOnly needs Linux 5.12 and runc 1.1", crierrors.ErrRROUnsupported, m.ContainerPath)
 		}
 		if m.ContainerPath == "" || !filepath.IsAbs(m.HostPath) {
 			return nil, status.Errorf(codes.InvalidArgument, "mount of %q at %q: an absolute host path and a container path are needed", m.HostPath, m.ContainerPath)
@@ -240,7 +259,11 @@ func (r *Runtime) eraseContainer(ctx context.Context, c *container) error {
 	for _, f := range holds {
 		f.Close()
 	}
+	r.noteErased(c.id)
 	if err := r.deleteRecord(ctx, c.id); err != nil {
+		return err
+	}
+	if err := r.dropImages(ctx, c.id); err != nil {
 		return err
 	}
 	if err := r.removeSnapshot(ctx, c.id); err != nil {

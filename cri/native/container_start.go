@@ -33,6 +33,8 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	s.busy.Add(1)
+	defer s.busy.Add(-1)
 	r.store.mu.Lock()
 	switch {
 	case c.state != stateCreated:
@@ -47,6 +49,7 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	r.store.mu.Unlock()
 
 	pid, fd, started, err := r.launch(ctx, c, s.rec.Handler)
+	s.first()
 	if err != nil {
 		fd.close()
 		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
@@ -100,6 +103,11 @@ func (r *Runtime) launch(ctx context.Context, c *container, handler string) (pid
 			return 0, fd, started, err
 		}
 	}
+	leave, err := r.gate.enter(ctx, gateContainer)
+	if err != nil {
+		return 0, fd, started, err
+	}
+	defer leave()
 	// From here on a caller that gives up must not leave a task that nobody knows: the calls have deadlines of their own.
 	tctx := context.WithoutCancel(ctx)
 	if pid, err = r.createTask(tctx, c.id, rootfs, io); err != nil {

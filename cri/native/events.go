@@ -19,6 +19,7 @@ var errEOF = io.EOF
 
 // exitEvent is the end of a task as containerd tells it.
 type exitEvent struct {
+	pid  uint32
 	code uint32
 	at   time.Time
 }
@@ -64,11 +65,12 @@ func (r *Runtime) eventLoop(ctx context.Context, sub subscription) {
 			}
 			wait = min(2*wait, eventRetryMax)
 			sub = r.subscribe(ctx)
-			if err := r.resync(ctx); err != nil {
+			if err := r.resync(ctx, ctx); err != nil {
 				r.log.Debug("Could not resync with containerd", logkey.Err, err)
 				continue
 			}
 			r.log.Info("Resynced with containerd")
+			r.kickGC()
 			break
 		}
 	}
@@ -88,7 +90,7 @@ func (r *Runtime) handle(ctx context.Context, env *events.Envelope) {
 		if ev.ID != ev.ContainerID {
 			return // an exec's; whoever ran it waits for it
 		}
-		r.onExit(ev.ContainerID, exitEvent{code: ev.ExitStatus, at: ev.ExitedAt.AsTime()})
+		r.onExit(ev.ContainerID, exitEvent{pid: ev.Pid, code: ev.ExitStatus, at: ev.ExitedAt.AsTime()})
 	case *apievents.TaskOOM:
 		r.store.mu.Lock()
 		if c := r.store.containers[ev.ContainerID]; c != nil {
@@ -115,6 +117,10 @@ func (r *Runtime) handle(ctx context.Context, env *events.Envelope) {
 func (r *Runtime) onExit(id string, ev exitEvent) {
 	r.store.mu.Lock()
 	s, c := r.store.sandboxes[id], r.store.containers[id]
+	if s != nil && s.rec.Pinned && s.state == sandboxReady && s.pid != ev.pid {
+		s.early = ev.pid // of an earlier runtime's half-made pause, or of one that is just being started
+		s = nil
+	}
 	r.store.mu.Unlock()
 	switch {
 	case s != nil:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,9 @@ func (img *image) protoLocked() *runtimeapi.Image {
 	return p
 }
 
+// hexID is an image ID, or the beginning of one.
+var hexID = regexp.MustCompile(`^(sha256:)?[0-9a-f]{6,64}$`)
+
 // ListImages lists by ID; the filter's image may be anything that ImageStatus takes.
 func (r *Runtime) ListImages(_ context.Context, f *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error) {
 	s := r.images
@@ -67,6 +71,9 @@ func (r *Runtime) ImageStatus(_ context.Context, spec *runtimeapi.ImageSpec, ver
 	resp := &runtimeapi.ImageStatusResponse{}
 	img := r.images.lookup(spec.Image)
 	if img == nil {
+		if _, err := normalize(spec.Image); err != nil && !hexID.MatchString(spec.Image) {
+			return nil, err
+		}
 		return resp, nil
 	}
 	r.images.mu.RLock()

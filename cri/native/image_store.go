@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -59,6 +60,7 @@ type imageConfig struct {
 	workingDir string
 	user       string
 	stopSignal string
+	volumes    []string
 }
 
 // labelPinned is what containerd's CRI plugin marks images with that the kubelet must not collect.
@@ -155,6 +157,7 @@ func (s *imageStore) read(ctx context.Context, rec images.Image) (*image, error)
 		cfg: imageConfig{
 			chainID: identity.ChainID(oc.RootFS.DiffIDs).String(), entrypoint: oc.Config.Entrypoint, cmd: oc.Config.Cmd, env: oc.Config.Env,
 			workingDir: oc.Config.WorkingDir, user: oc.Config.User, stopSignal: oc.Config.StopSignal,
+			volumes: slices.Sorted(maps.Keys(oc.Config.Volumes)),
 		},
 	}, nil
 }

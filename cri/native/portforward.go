@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -73,8 +72,7 @@ func ignoreClosed(err error) error {
 }
 
 // dialIn dials loopback inside a network namespace. A socket belongs to the namespace of the thread that makes it, so one
-// thread goes there and comes back. It must come back: were it the process's first, which Go cannot end, /proc/net would
-// show the pod's network from then on.
+// thread goes there and comes back.
 func dialIn(ctx context.Context, netns string, port int32) (*net.TCPConn, error) {
 	dial := func() (*net.TCPConn, error) {
 		var errs []error
@@ -91,47 +89,19 @@ func dialIn(ctx context.Context, netns string, port int32) (*net.TCPConn, error)
 	if netns == "" {
 		return dial()
 	}
-	type result struct {
-		conn *net.TCPConn
-		err  error
-	}
-	ch := make(chan result, 1)
-	go func() {
-		var res result
-		// Dial by hand: net.Dialer races addresses on other goroutines, hence other threads.
-		if err := inNamespace(netns, func() { res.conn, res.err = dialHere(port) }); err != nil {
-			res = result{err: fmt.Errorf("enter network namespace %q: %w", netns, err)}
+	// Dial by hand: net.Dialer races addresses on other goroutines, hence other threads.
+	var conn *net.TCPConn
+	err := onThread(func() (err error) {
+		if err = enter(netns, unix.CLONE_NEWNET); err == nil {
+			conn, err = dialHere(port)
 		}
-		ch <- res
-	}()
-	res := <-ch
-	return res.conn, res.err
-}
-
-// inNamespace runs f on a thread in a network namespace. Its goroutine must end after an error: the thread may be lost.
-func inNamespace(path string, f func()) error {
-	runtime.LockOSThread()
-	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		runtime.UnlockOSThread()
 		return err
+	})
+	if err != nil && conn != nil {
+		conn.Close()
+		conn = nil
 	}
-	defer unix.Close(home)
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Setns(fd, unix.CLONE_NEWNET)
-		unix.Close(fd)
-	}
-	if err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	f()
-	if err := unix.Setns(home, unix.CLONE_NEWNET); err != nil {
-		return nil // still locked: the thread ends with its goroutine
-	}
-	runtime.UnlockOSThread()
-	return nil
+	return conn, err
 }
 
 // dialHere connects on the calling thread.

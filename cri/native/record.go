@@ -24,6 +24,7 @@ const (
 	labelSandbox  = "reeve.sandbox"
 	kindSandbox   = "sandbox"
 	kindContainer = "container"
+	kindOrphan    = "orphan" // a task's without one, to delete it
 	extRecord     = "reeve.record"
 	recordType    = "github.com/reevehq/reeve/cri/record+json"
 	// labelSnapshot marks our snapshots with their container; labelRoot keeps containerd's collector off them until a
@@ -44,6 +45,8 @@ type sandboxRecord struct {
 	Shm     string                                  `json:"shm,omitempty"`
 	Cgroup  string                                  `json:"cgroup"`
 	Made    time.Time                               `json:"made"`
+	// Pinned says that mounts hold the namespaces, so that pause may come later.
+	Pinned bool `json:"pinned,omitempty"`
 }
 
 // containerRecord is what a container is. Resources in Config change with UpdateContainerResources.
@@ -67,6 +70,9 @@ type networkRecord struct {
 	Version int      `json:"version"`
 	IPs     []string `json:"ips,omitempty"`
 	Raw     []byte   `json:"raw,omitempty"`
+	PID     uint32   `json:"pid,omitempty"` // of pause, for when its shim does not answer; 0 while it has not been started
+	// Boot is the kernel's boot ID at that time; pinned namespaces do not outlive it.
+	Boot string `json:"boot,omitempty"`
 }
 
 // startRecord says that a container's task was started.

@@ -9,34 +9,34 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/logpump"
 )
 
-// recover rebuilds the store from containerd's records, its tasks and our files, and removes what no record accounts
-// for. It runs before any call is served.
-func (r *Runtime) recover(ctx context.Context) error {
+// recover rebuilds the store from containerd's records, its tasks and our files. It runs before any call is served, and
+// waits for no shim and no plugin: what they must do, undoing what was half made, happens afterwards in the background,
+// under the lock of the sandbox or container that it concerns. run ends with the runtime.
+func (r *Runtime) recover(ctx, run context.Context) error {
 	records, err := r.conts.List(ctx, "labels."+labelKind)
 	if err != nil {
 		return fmt.Errorf("list containerd's containers: %w", err)
 	}
-	running, err := r.listTasks(ctx)
-	if err != nil {
-		return err
-	}
+	views := r.viewTasks(ctx, records)
 	var half []*sandbox
+	var after []func() // once every object has its state: an event carries those of its whole pod
 	for _, rec := range records {
 		switch rec.Labels[labelKind] {
 		case kindSandbox:
-			s, made, err := r.loadSandbox(rec, running[rec.ID])
+			s, made, err := r.loadSandbox(rec, views[rec.ID])
 			if err != nil {
 				return fmt.Errorf("sandbox %q: %w", rec.ID, err)
 			}
@@ -45,6 +45,11 @@ func (r *Runtime) recover(ctx context.Context) error {
 				r.store.names[sandboxName(s.rec.Config.M.Metadata)] = s.id
 			} else {
 				half = append(half, s)
+			}
+			if s.pausePending() {
+				after = append(after, func() { r.pauseSoon(s, true) })
+			} else if s.state == sandboxReady && views[s.id].unknown {
+				after = append(after, func() { r.verifySandbox(run, s) })
 			}
 		case kindContainer:
 			c, err := r.loadContainer(rec)
@@ -56,26 +61,113 @@ func (r *Runtime) recover(ctx context.Context) error {
 		}
 	}
 	for _, s := range half {
-		r.log.Info("Removing a half-made sandbox", logkey.SandboxID, s.id)
-		if err := r.eraseSandbox(ctx, s); err != nil {
-			r.log.Error("Could not remove a half-made sandbox", logkey.SandboxID, s.id, logkey.Err, err)
-			continue // it stays as not ready, to be removed like any other
-		}
-		delete(r.store.sandboxes, s.id)
+		after = append(after, r.undoSandbox(run, s))
 	}
-	// What ended while we were away is told once every container has its state: an event carries those of its whole pod.
-	var ended []func()
 	for _, c := range r.store.containers {
-		if tell := r.adoptContainer(ctx, c, running[c.id]); tell != nil {
-			ended = append(ended, tell)
+		if then := r.adoptContainer(ctx, run, c, views[c.id]); then != nil {
+			after = append(after, then)
 		}
 	}
-	for _, tell := range ended {
-		tell()
+	r.sweepFolders()
+	if err := errors.Join(r.collectSnapshots(ctx), r.collectStreams(ctx)); err != nil {
+		r.log.Warn("Could not remove everything that is left over", logkey.Err, err)
 	}
-	r.sweep(ctx)
-	r.log.Info("Recovered", "sandboxes", len(r.store.sandboxes), "containers", len(r.store.containers))
+	r.log.Info("Recovered", "sandboxes", len(r.store.sandboxes), "containers", len(r.store.containers), "halfMade", len(half))
+	for _, then := range after {
+		then()
+	}
 	return nil
+}
+
+// taskView is what a shim says of a task: nil without unknown means that there is none.
+type taskView struct {
+	task    *tasktypes.Process
+	unknown bool // the shim did not answer in time
+}
+
+// viewTasks asks each shim by itself, so that one that hangs costs probeTimeout, and is not taken for one that has gone:
+// containerd's list leaves out those that do not answer.
+func (r *Runtime) viewTasks(ctx context.Context, records []containers.Container) map[string]taskView {
+	out := make(map[string]taskView, len(records))
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, probeParallel)
+	for _, rec := range records {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			v := r.viewTask(ctx, rec.ID)
+			mu.Lock()
+			defer mu.Unlock()
+			out[rec.ID] = v
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func (r *Runtime) viewTask(ctx context.Context, id string) taskView {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	p, err := r.getTask(ctx, id)
+	return taskView{task: p, unknown: err != nil || p != nil && !alive(p) && !ended(p)}
+}
+
+// ended says that a shim has told of a task's end. containerd says "unknown", or that it stopped at no time, for one whose
+// shim did not answer it soon enough.
+func ended(p *tasktypes.Process) bool {
+	return p != nil && p.Status == tasktypes.Status_STOPPED && p.ExitedAt != nil && p.ExitedAt.AsTime().Unix() > 0
+}
+
+// background does f, which waits for a shim or a plugin, under an object's lock, again and again until it succeeds or run
+// ends. The lock is taken at once, the work begins when begin is called.
+func (r *Runtime) background(run context.Context, op opLock, what, key, id string, f func(context.Context) error) (begin func()) {
+	op <- struct{}{} // nobody is served yet
+	return func() {
+		r.wg.Go(func() {
+			for wait := undoRetryMin; ; wait = min(2*wait, undoRetryMax) {
+				ctx, cancel := context.WithTimeout(run, cleanupTimeout)
+				err := f(ctx)
+				cancel()
+				<-op
+				if err == nil || run.Err() != nil {
+					return
+				}
+				r.log.Warn("Could not "+what+", trying again", key, id, logkey.Duration, wait, logkey.Err, err)
+				select {
+				case <-run.Done():
+					return
+				case <-time.After(wait):
+				}
+				select {
+				case <-run.Done():
+					return
+				case op <- struct{}{}:
+				}
+			}
+		})
+	}
+}
+
+// undoSandbox removes what a killed RunPodSandbox left. Until that has succeeded it is listed as not ready, its name free.
+func (r *Runtime) undoSandbox(run context.Context, s *sandbox) (begin func()) {
+	return r.background(run, s.op, "remove a half-made sandbox", logkey.SandboxID, s.id, func(ctx context.Context) error {
+		r.store.mu.RLock()
+		gone := r.store.sandboxes[s.id] != s
+		r.store.mu.RUnlock()
+		if gone || len(r.store.containersOf(s.id)) > 0 { // with containers it is not half made: a power loss took our note
+			return nil
+		}
+		if err := r.eraseSandbox(ctx, s); err != nil {
+			return err
+		}
+		r.store.mu.Lock()
+		delete(r.store.sandboxes, s.id)
+		r.store.mu.Unlock()
+		r.store.release(sandboxName(s.rec.Config.M.Metadata), s.id)
+		r.log.Info("Removed a half-made sandbox", logkey.SandboxID, s.id)
+		return nil
+	})
 }
 
 func (r *Runtime) listTasks(ctx context.Context) (map[string]*tasktypes.Process, error) {
@@ -92,8 +184,9 @@ func (r *Runtime) listTasks(ctx context.Context) (map[string]*tasktypes.Process,
 	return out, nil
 }
 
-func (r *Runtime) loadSandbox(rec containers.Container, task *tasktypes.Process) (s *sandbox, made bool, err error) {
-	s = &sandbox{id: rec.ID, op: newOpLock(), exited: make(chan struct{}), state: sandboxNotReady}
+func (r *Runtime) loadSandbox(rec containers.Container, view taskView) (s *sandbox, made bool, err error) {
+	s = newSandbox(rec.ID)
+	s.state = sandboxNotReady
 	if err := decodeRecord(rec, &s.rec, &s.rec.Version); err != nil {
 		return nil, false, err
 	}
@@ -102,17 +195,25 @@ func (r *Runtime) loadSandbox(rec containers.Container, task *tasktypes.Process)
 	if made, err = readJSON(filepath.Join(r.sandboxDir(s.id), "network.json"), &net); err != nil {
 		return nil, false, err
 	}
-	s.net.Raw = net.Raw
+	s.net.Raw, s.boot = net.Raw, net.Boot
 	for _, ip := range net.IPs {
 		if a, err := netip.ParseAddr(ip); err == nil {
 			s.net.IPs = append(s.net.IPs, a)
 		}
 	}
 	s.torn = exists(filepath.Join(r.sandboxDir(s.id), "torn"))
-	if alive(task) && made && !s.torn {
-		s.pid, s.state = task.Pid, sandboxReady
-		s.pidfd = r.openPidfd(s.rec.Handler, task.Pid)
-	} else {
+	switch {
+	case !made, s.torn, s.rec.Pinned && !r.pinsStand(s, net.Boot):
+		close(s.exited)
+	case s.rec.Pinned && net.PID == 0 && (view.task == nil || view.task.Status == tasktypes.Status_CREATED):
+		s.state = sandboxReady // pause has yet to be started
+	case alive(view.task), view.unknown && processAlive(net.PID):
+		s.pid, s.state = net.PID, sandboxReady
+		if view.task != nil && view.task.Pid != 0 {
+			s.pid = view.task.Pid
+		}
+		s.pidfd = r.openPidfd(s.rec.Handler, s.pid)
+	default:
 		close(s.exited)
 	}
 	return s, made, nil
@@ -131,42 +232,52 @@ func (r *Runtime) loadContainer(rec containers.Container) (*container, error) {
 	return c, nil
 }
 
-// adoptContainer puts a loaded container into the state that its task and files tell. For one that ended while we were
-// away it returns what settles its exit, to be called when all containers are adopted.
-func (r *Runtime) adoptContainer(ctx context.Context, c *container, task *tasktypes.Process) (ended func()) {
+// adoptContainer puts a loaded container into the state that its task and files tell. What must follow from that, it
+// returns, to be called when all containers are adopted.
+func (r *Runtime) adoptContainer(ctx, run context.Context, c *container, view taskView) (then func()) {
 	dir := r.containerDir(c.id)
 	var start startRecord
 	var exit exitRecord
 	wasStarted, _ := readJSON(filepath.Join(dir, "start.json"), &start)
 	hasExit, _ := readJSON(filepath.Join(dir, "exit.json"), &exit)
 	c.started = start.At
+	task := view.task
 	switch {
 	case hasExit:
 		c.state, c.exit = stateExited, exit
 		close(c.exited)
-		if _, err := r.pump.Finish(ctx, c.id, 0); err != nil {
-			r.log.Warn("Could not finish a container's log", logkey.ContainerID, c.id, logkey.Err, err)
-		}
-		if task != nil {
-			if err := r.destroyTask(ctx, c.id); err != nil {
-				r.log.Warn("Could not delete an ended task", logkey.ContainerID, c.id, logkey.Err, err)
+		return r.background(run, c.op, "clear an ended container's task", logkey.ContainerID, c.id, func(ctx context.Context) error {
+			_, err := r.pump.Finish(ctx, c.id, 0)
+			if task != nil || view.unknown {
+				err = errors.Join(err, r.destroyTask(ctx, c.id))
 			}
-		}
-	case wasStarted && task != nil && task.Status == tasktypes.Status_CREATED, !wasStarted && task != nil:
+			return err
+		})
+	case wasStarted && view.unknown && processAlive(start.PID):
+		c.state, c.pid = stateRunning, start.PID
+		r.holdProcess(c)
+		r.readopt(ctx, c)
+		return func() { r.verifyContainer(run, c) }
+	case wasStarted && view.unknown: // ended or not, only its shim knows; a stop will find out
+		c.state = stateRunning
+		r.readopt(ctx, c)
+		return func() { r.verifyContainer(run, c) }
+	case wasStarted && task != nil && task.Status == tasktypes.Status_CREATED, !wasStarted && (task != nil || view.unknown):
 		// Killed between creating the task and starting it: the caller never heard of it. Back to created.
-		if err := r.destroyTask(ctx, c.id); err != nil {
-			r.log.Warn("Could not undo a start", logkey.ContainerID, c.id, logkey.Err, err)
-		}
-		if err := r.pump.Remove(ctx, c.id); err != nil {
-			r.log.Warn("Could not close a container's output", logkey.ContainerID, c.id, logkey.Err, err)
-		}
-		os.Remove(filepath.Join(dir, "start.json"))
 		c.state, c.started = stateCreated, time.Time{}
+		return r.background(run, c.op, "undo a start", logkey.ContainerID, c.id, func(ctx context.Context) error {
+			if err := errors.Join(r.destroyTask(ctx, c.id), r.pump.Remove(ctx, c.id)); err != nil {
+				return err
+			}
+			err := os.Remove(filepath.Join(dir, "start.json"))
+			if errors.Is(err, os.ErrNotExist) {
+				err = nil
+			}
+			return err
+		})
 	case alive(task):
 		c.state, c.pid = stateRunning, task.Pid
-		if s := r.store.sandboxes[c.rec.SandboxID]; s != nil {
-			c.pidfd = r.openPidfd(s.rec.Handler, task.Pid)
-		}
+		r.holdProcess(c)
 		if c.started.IsZero() {
 			c.started = processStart(task.Pid)
 		}
@@ -178,21 +289,43 @@ func (r *Runtime) adoptContainer(ctx context.Context, c *container, task *taskty
 	case wasStarted, // and its task is gone: a reboot, or a shim that was killed
 		r.sandboxGone(c):
 		c.state = stateRunning
-		return func() { r.loseContainer(ctx, c) }
+		return func() { r.loseContainer(c) }
 	}
 	return nil
 }
+
+// holdProcess opens a handle on a container's process; see pidfd.
+func (r *Runtime) holdProcess(c *container) {
+	if s := r.store.sandboxes[c.rec.SandboxID]; s != nil {
+		c.pidfd = r.openPidfd(s.rec.Handler, c.pid)
+	}
+}
+
+// processAlive says whether a process of that number runs. It is asked of notes made in this very boot or not at all.
+func processAlive(pid uint32) bool { return pid > 0 && syscall.Kill(int(pid), 0) == nil }
 
 func (r *Runtime) sandboxGone(c *container) bool {
 	s := r.store.sandboxes[c.rec.SandboxID]
 	return s == nil || s.state != sandboxReady
 }
 
-// loseContainer settles a container whose exit nobody saw.
-func (r *Runtime) loseContainer(ctx context.Context, c *container) {
-	r.settle(ctx, c, exitRecord{
-		Version: recordVersion, Code: codeUnknown, Reason: reasonUnknown, Message: "the container's end was not observed", Started: c.started, At: time.Now(),
-	}, false)
+// loseContainer settles a container whose exit nobody saw. It does not wait.
+func (r *Runtime) loseContainer(c *container) {
+	r.store.mu.Lock()
+	lost := c.state == stateRunning && !c.settling
+	c.settling = c.settling || lost
+	started := c.started
+	r.store.mu.Unlock()
+	if !lost {
+		return
+	}
+	r.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		r.settle(ctx, c, exitRecord{
+			Version: recordVersion, Code: codeUnknown, Reason: reasonUnknown, Message: "the container's end was not observed", Started: started, At: time.Now(),
+		}, false)
+	})
 }
 
 // readopt takes hold of a running container's output again. A logpump that lost its folder makes new FIFOs in vain, but
@@ -216,52 +349,9 @@ func (r *Runtime) readopt(ctx context.Context, c *container) {
 	}
 }
 
-// sweep removes folders, snapshots, logpump entries and exec leftovers that belong to no record.
-func (r *Runtime) sweep(ctx context.Context) {
-	for _, kind := range []string{"sandboxes", "containers"} {
-		entries, _ := os.ReadDir(filepath.Join(r.cfg.StateDir, kind))
-		for _, e := range entries {
-			if r.store.sandboxes[e.Name()] != nil || r.store.containers[e.Name()] != nil {
-				continue
-			}
-			dir := filepath.Join(r.cfg.StateDir, kind, e.Name())
-			if err := errors.Join(unmount(filepath.Join(dir, "shm")), os.RemoveAll(dir)); err != nil {
-				r.log.Warn("Could not remove a leftover folder", logkey.Path, dir, logkey.Err, err)
-			}
-		}
-	}
-	os.RemoveAll(filepath.Join(r.cfg.StateDir, "exec"))
-	os.MkdirAll(filepath.Join(r.cfg.StateDir, "exec"), 0o711)
-	var orphans []string
-	err := r.snaps.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if r.store.sandboxes[info.Labels[labelSnapshot]] == nil && r.store.containers[info.Labels[labelSnapshot]] == nil {
-			orphans = append(orphans, info.Name)
-		}
-		return nil
-	}, "labels."+labelSnapshot)
-	if err != nil {
-		r.log.Warn("Could not look for leftover snapshots", logkey.Err, err)
-	}
-	for _, key := range orphans {
-		if err := r.removeSnapshot(ctx, key); err != nil {
-			r.log.Warn("Could not remove a leftover snapshot", "snapshot", key, logkey.Err, err)
-		}
-	}
-	ids, err := r.pump.List(ctx)
-	if err != nil {
-		r.log.Warn("Could not ask logpump for its containers", logkey.Err, err)
-	}
-	for _, id := range ids {
-		if c := r.store.containers[id]; c == nil || c.state == stateCreated {
-			if err := r.pump.Remove(ctx, id); err != nil {
-				r.log.Warn("Could not remove a leftover log stream", logkey.ContainerID, id, logkey.Err, err)
-			}
-		}
-	}
-}
-
-// resync compares the store with containerd's tasks and settles the exits that no event told of.
-func (r *Runtime) resync(ctx context.Context) error {
+// resync compares the store with containerd's tasks and settles the exits that no event told of. Whose shim does not
+// answer is asked again in the background.
+func (r *Runtime) resync(ctx, run context.Context) error {
 	running, err := r.listTasks(ctx)
 	if err != nil {
 		return err
@@ -270,7 +360,7 @@ func (r *Runtime) resync(ctx context.Context) error {
 	var sandboxes []*sandbox
 	var conts []*container
 	for _, s := range r.store.sandboxes {
-		if s.state == sandboxReady && !alive(running[s.id]) {
+		if s.state == sandboxReady && !alive(running[s.id]) && !s.pausePending() {
 			sandboxes = append(sandboxes, s)
 		}
 	}
@@ -281,12 +371,67 @@ func (r *Runtime) resync(ctx context.Context) error {
 	}
 	r.store.mu.RUnlock()
 	for _, s := range sandboxes {
-		r.onSandboxExit(s)
+		r.verifySandbox(run, s)
 	}
 	for _, c := range conts {
-		r.settleMissed(ctx, c, running[c.id])
+		if p := running[c.id]; ended(p) {
+			r.onContainerExit(c, exitEvent{code: p.ExitStatus, at: p.ExitedAt.AsTime()})
+		} else {
+			r.verifyContainer(run, c)
+		}
 	}
 	return nil
+}
+
+// verifySandbox asks the shim, in the background and until it answers, whether pause still runs.
+func (r *Runtime) verifySandbox(run context.Context, s *sandbox) {
+	r.verify(run, s.id, func(v taskView) {
+		if !alive(v.task) {
+			r.onSandboxExit(s)
+		}
+	}, func() bool { return s.state == sandboxReady })
+}
+
+// verifyContainer asks the shim, in the background and until it answers, what has become of a container.
+func (r *Runtime) verifyContainer(run context.Context, c *container) {
+	r.verify(run, c.id, func(v taskView) { r.settleMissed(c, v.task) }, func() bool { return c.state == stateRunning && !c.settling })
+}
+
+// verify looks at a task until there is an answer; wanted, under the store's lock, says whether it is still of interest.
+func (r *Runtime) verify(run context.Context, id string, answer func(taskView), wanted func() bool) {
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	if r.verifying[id] {
+		return
+	}
+	if r.verifying == nil {
+		r.verifying = map[string]bool{}
+	}
+	r.verifying[id] = true
+	r.wg.Go(func() {
+		defer func() {
+			r.store.mu.Lock()
+			delete(r.verifying, id)
+			r.store.mu.Unlock()
+		}()
+		for wait := undoRetryMin; ; wait = min(2*wait, verifyRetryMax) {
+			if v := r.viewTask(run, id); !v.unknown {
+				answer(v)
+				return
+			}
+			select {
+			case <-run.Done():
+				return
+			case <-time.After(wait):
+			}
+			r.store.mu.RLock()
+			still := wanted()
+			r.store.mu.RUnlock()
+			if !still {
+				return
+			}
+		}
+	})
 }
 
 // resyncContainer asks for one container's task and settles it if it has ended.
@@ -295,37 +440,19 @@ func (r *Runtime) resyncContainer(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
-	if !alive(p) {
-		r.settleMissed(ctx, c, p)
-	}
+	r.settleMissed(c, p)
 	return nil
 }
 
-func (r *Runtime) settleMissed(ctx context.Context, c *container, p *tasktypes.Process) {
-	if p != nil {
+// settleMissed settles a container whose task, as its shim says, has ended or is gone.
+func (r *Runtime) settleMissed(c *container, p *tasktypes.Process) {
+	switch {
+	case alive(p):
+	case ended(p):
 		r.onContainerExit(c, exitEvent{code: p.ExitStatus, at: p.ExitedAt.AsTime()})
-		return
+	case p == nil:
+		r.loseContainer(c)
 	}
-	r.store.mu.Lock()
-	lost := c.state == stateRunning && !c.settling
-	c.settling = c.settling || lost
-	r.store.mu.Unlock()
-	if lost {
-		r.loseContainer(ctx, c)
-	}
-}
-
-// collectNetworks lets the network remove what no sandbox has.
-func (r *Runtime) collectNetworks(ctx context.Context) error {
-	r.store.mu.RLock()
-	keep := make([]string, 0, len(r.store.sandboxes))
-	for id, s := range r.store.sandboxes {
-		if !s.torn {
-			keep = append(keep, id)
-		}
-	}
-	r.store.mu.RUnlock()
-	return r.cfg.Network.GC(ctx, keep)
 }
 
 // processStart reads when a process began, to a hundredth of a second; the zero time when it cannot.

@@ -135,6 +135,22 @@ func (g *rig) sandbox(name string, mods ...func(*runtimeapi.PodSandboxConfig)) s
 	return id
 }
 
+// pausePID waits until the sandbox's pause container runs.
+func (g *rig) pausePID(sandbox string) (pid int) {
+	g.t.Helper()
+	s, err := g.store.sandbox(sandbox)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	waitFor(g.t, func() bool {
+		g.store.mu.RLock()
+		defer g.store.mu.RUnlock()
+		pid = int(s.pid)
+		return pid != 0
+	})
+	return pid
+}
+
 func (g *rig) create(sandbox string, c *runtimeapi.ContainerConfig) string {
 	g.t.Helper()
 	id, err := g.CreateContainer(g.t.Context(), sandbox, c, nil)

@@ -25,7 +25,6 @@ import (
 	"github.com/reevehq/reeve/cri/native/spec"
 	"github.com/reevehq/reeve/cri/stream"
 	"github.com/reevehq/reeve/internal/cgroup"
-	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/logpump"
 )
 
@@ -51,8 +50,13 @@ type Runtime struct {
 	snapRoot string
 	events   fanout
 	pause    pauseImage
+	gate     *gate
+	oci      featureSet
 
-	store store
+	store     store
+	gcKick    chan struct{}
+	verifying map[string]bool      // IDs whose shims are being asked; under store.mu
+	erased    map[string]time.Time // what was removed lately; under store.mu
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -69,7 +73,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 			return nil, fmt.Errorf("make runtime folder: %w", err)
 		}
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Logger, store: newStore()}
+	r := &Runtime{cfg: cfg, log: cfg.Logger, store: newStore(), gcKick: make(chan struct{}, 1), erased: map[string]time.Time{}, gate: newGate(gateSlots(), gateHold)}
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.cancel = cancel
 	defer func() {
@@ -107,7 +111,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	}
 	// Events first, so that nothing that happens while we look is missed; they are handled after the look.
 	sub := r.subscribe(runCtx)
-	if err := r.recover(ctx); err != nil {
+	if err := r.recover(ctx, runCtx); err != nil {
 		return nil, err
 	}
 	r.wg.Go(func() { r.eventLoop(runCtx, sub) })
@@ -120,6 +124,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 // connect dials containerd, waits for it, and settles the namespace and snapshotter.
 func (r *Runtime) connect(ctx context.Context) error {
 	address := strings.TrimPrefix(r.cfg.Address, "unix://")
+	l := &link{address: address}
 	// A dead containerd is back within a tenth of a second; grpc's own back-off of a second would be ten times that.
 	params := grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: eventRetryMin, Multiplier: 1.5, Jitter: 0.2, MaxDelay: eventRetryMax},
@@ -130,8 +135,7 @@ func (r *Runtime) connect(ctx context.Context) error {
 		grpc.WithContextDialer(dialer.ContextDialer),
 		// Many small calls: containerd's client default of 32 KiB buffers each way is for layers.
 		grpc.WithReadBufferSize(8 << 10), grpc.WithWriteBufferSize(8 << 10),
-		// A call that meets a containerd being restarted waits for it, within its own deadline, instead of failing a pod.
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), grpc.WithChainUnaryInterceptor(l.unary), grpc.WithChainStreamInterceptor(l.stream),
 	})
 	probe, err := containerd.New(address, dial)
 	if err != nil {
@@ -212,6 +216,7 @@ func (r *Runtime) Close(ctx context.Context) error {
 	if r.stream != nil {
 		r.stream.Close()
 	}
+	r.store.stopPausers()
 	done := make(chan struct{})
 	go func() { r.wg.Wait(); close(done) }()
 	select {
@@ -228,25 +233,3 @@ func (r *Runtime) Close(ctx context.Context) error {
 
 // Namespace returns the containerd namespace in use.
 func (r *Runtime) Namespace() string { return r.cfg.Namespace }
-
-// gcLoop tells the network which sandboxes exist, at start and then now and again, so that what a crash leaked goes.
-func (r *Runtime) gcLoop(ctx context.Context) {
-	if r.cfg.Network == nil {
-		return
-	}
-	t := time.NewTimer(time.Second) // not while the node starts
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		gctx, cancel := context.WithTimeout(ctx, networkTimeout)
-		if err := r.collectNetworks(gctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("Could not collect leaked pod networks", logkey.Err, err)
-		}
-		cancel()
-		t.Reset(gcInterval)
-	}
-}

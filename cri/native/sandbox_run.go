@@ -22,24 +22,30 @@ import (
 	"github.com/reevehq/reeve/internal/podnet"
 )
 
-// RunPodSandbox makes the pod's folder, namespaces, network and pause container; the network and the pause container are
-// made side by side. When it fails, everything is undone and the name is free again.
+// RunPodSandbox makes the pod's folder, namespaces, network and pause container. Where the containers find the namespaces
+// without pause, that one follows in the background; see pauseSoon. Else it is made beside the network. When something
+// fails, everything is undone and the name is free again.
 func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (string, error) {
 	m := config.GetMetadata()
-	if m.GetName() == "" || m.GetNamespace() == "" || m.GetUid() == "" {
-		return "", status.Error(codes.InvalidArgument, "sandbox config: metadata needs name, namespace and uid")
+	if err := checkSandbox(config, r.host.SystemdCgroup); err != nil {
+		return "", status.Errorf(codes.InvalidArgument, "sandbox config: %v", err)
 	}
 	if _, ok := r.cfg.Handlers[handler]; !ok {
 		return "", status.Errorf(codes.InvalidArgument, "runtime handler %q is not configured on this node", handler)
+	}
+	if config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD &&
+		config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions() != nil {
+		return "", status.Error(codes.FailedPrecondition, "sandbox config: namespaceOptions.usernsOptions: this runtime has no user namespaces yet (hostUsers: false)")
 	}
 	if handler == "" {
 		handler = r.cfg.DefaultHandler
 	}
 	now := time.Now()
-	s := &sandbox{id: newID(), created: now, op: newOpLock(), exited: make(chan struct{})}
+	s := newSandbox(newID())
+	s.created, s.boot, s.taskless = now, bootID(), true
 	s.rec = sandboxRecord{
 		Version: recordVersion, Config: protoJSON[*runtimeapi.PodSandboxConfig]{proto.Clone(config).(*runtimeapi.PodSandboxConfig)},
-		Handler: handler, Made: now, Cgroup: r.host.CgroupsPath(config.GetLinux().GetCgroupParent(), s.id),
+		Handler: handler, Made: now, Cgroup: r.host.CgroupsPath(config.GetLinux().GetCgroupParent(), s.id), Pinned: r.pinnable(config, handler),
 	}
 	name := sandboxName(m)
 	if err := r.store.reserve(name, s.id); err != nil {
@@ -72,6 +78,9 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 	r.log.Info("Started pod sandbox", logkey.Pod, m.Namespace+"/"+m.Name, logkey.SandboxID, s.id, logkey.Duration, time.Since(now).Round(time.Millisecond))
 	r.publish(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, s.id, s.id)
 	r.publish(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, s.id, s.id)
+	if s.rec.Pinned {
+		r.pauseSoon(s, false)
+	}
 	return s.id, nil
 }
 
@@ -99,7 +108,7 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) (err error) {
 		return err
 	}
 	sp, err := spec.Sandbox(spec.SandboxInput{
-		Host: r.host, ID: s.id, Config: config, NetNS: s.rec.NetNS, Command: p.command, Env: p.env, UID: p.uid, GID: p.gid, Own: p.shared != nil,
+		Host: r.host, ID: s.id, Config: config, NetNS: s.rec.NetNS, Pins: r.pinsOf(s), Command: p.command, Env: p.env, UID: p.uid, GID: p.gid, Own: p.shared != nil,
 	})
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
@@ -137,20 +146,16 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) (err error) {
 			}
 		})
 	}
-	tctx := context.WithoutCancel(ctx)
-	if pid, taskErr = r.createTask(tctx, s.id, rootfs, taskIO{}); taskErr != nil {
-		taskErr = fmt.Errorf("create pause container: %w", taskErr)
-	} else {
-		fd = r.openPidfd(s.rec.Handler, pid)
-		if _, taskErr = r.startTask(tctx, s.id, ""); taskErr != nil {
-			taskErr = fmt.Errorf("start pause container: %w", taskErr)
-		}
+	if s.rec.Pinned {
+		taskErr = r.pin(s)
+	} else if pid, fd, taskErr = r.startPause(ctx, s, rootfs); taskErr != nil {
+		taskErr = fmt.Errorf("start pause container: %w", taskErr)
 	}
 	both.Wait()
 	if err := errors.Join(netErr, taskErr, ctx.Err()); err != nil {
 		return err
 	}
-	rec := networkRecord{Version: recordVersion, Raw: result.Raw}
+	rec := networkRecord{Version: recordVersion, Raw: result.Raw, Boot: s.boot, PID: pid}
 	for _, ip := range result.IPs {
 		rec.IPs = append(rec.IPs, ip.String())
 	}
@@ -166,6 +171,26 @@ func (r *Runtime) makeSandbox(ctx context.Context, s *sandbox) (err error) {
 	}
 	s.pid, s.net, s.state, s.pidfd = pid, result, sandboxReady, fd
 	return nil
+}
+
+// startPause makes and starts the pause container. From here on a caller that gives up must not leave a task that nobody
+// knows: the calls have deadlines of their own.
+func (r *Runtime) startPause(ctx context.Context, s *sandbox, rootfs mountList) (pid uint32, fd pidfd, err error) {
+	leave, err := r.gate.enter(ctx, gateSandbox)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer leave()
+	r.store.mu.Lock()
+	s.taskless = false
+	r.store.mu.Unlock()
+	ctx = context.WithoutCancel(ctx)
+	if pid, err = r.createTask(ctx, s.id, rootfs, taskIO{}); err != nil {
+		return 0, 0, err
+	}
+	fd = r.openPidfd(s.rec.Handler, pid)
+	_, err = r.startTask(ctx, s.id, "")
+	return pid, fd, err
 }
 
 func hostNetwork(c *runtimeapi.PodSandboxConfig) bool {
@@ -237,9 +262,6 @@ func resolvConf(c *runtimeapi.DNSConfig) ([]byte, error) {
 			return nil, fmt.Errorf("read the host's resolv.conf: %w", err)
 		}
 		return b, nil
-	}
-	if len(c.Searches) > maxSearches {
-		return nil, status.Errorf(codes.InvalidArgument, "DNS config has %d search domains, at most %d are possible", len(c.Searches), maxSearches)
 	}
 	var b strings.Builder
 	if len(c.Searches) > 0 {

@@ -52,6 +52,14 @@ func (r *Runtime) PodSandboxStatus(ctx context.Context, id string, verbose bool)
 	r.store.mu.RUnlock()
 	if verbose {
 		info := map[string]any{"pid": pid, "config": s.rec.Config.M, "runtimeHandler": s.rec.Handler, "netns": s.rec.NetNS, "cgroup": s.rec.Cgroup}
+		// Where tools of containerd's CRI look for the network namespace.
+		spaces := []map[string]string{}
+		for t, path := range r.namespacesOf(s, pid) {
+			if path != "" && (pid != 0 || s.rec.Pinned) {
+				spaces = append(spaces, map[string]string{"type": string(t), "path": path})
+			}
+		}
+		info["runtimeSpec"] = map[string]any{"linux": map[string]any{"namespaces": spaces}}
 		if len(cni) > 0 {
 			info["cniResult"] = json.RawMessage(cni)
 		}

@@ -98,7 +98,7 @@ func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 			return fmt.Errorf("remove network namespace: %w", err)
 		}
 	}
-	if err := unmount(filepath.Join(r.sandboxDir(s.id), "shm")); err != nil {
+	if err := errors.Join(r.unpin(s.id), unmount(filepath.Join(r.sandboxDir(s.id), "shm"))); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(r.sandboxDir(s.id), "torn"), nil, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -113,9 +113,15 @@ func (r *Runtime) tearDown(ctx context.Context, s *sandbox) error {
 
 // endPause kills the pause process and deletes its task.
 func (r *Runtime) endPause(ctx context.Context, s *sandbox) error {
+	if err := r.stopPauser(ctx, s); err != nil {
+		return err
+	}
 	r.store.mu.RLock()
-	sent := s.pidfd.signal(syscall.SIGKILL)
+	sent, taskless := s.pidfd.signal(syscall.SIGKILL), s.taskless
 	r.store.mu.RUnlock()
+	if taskless {
+		return nil
+	}
 	if sent {
 		t := time.NewTimer(pauseEnd)
 		defer t.Stop()
@@ -193,6 +199,7 @@ func (r *Runtime) eraseSandbox(ctx context.Context, s *sandbox) error {
 			return err
 		}
 	}
+	r.noteErased(s.id)
 	if err := errors.Join(r.deleteRecord(ctx, s.id), r.removeSnapshot(ctx, s.id)); err != nil {
 		return err
 	}

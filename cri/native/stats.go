@@ -1,15 +1,11 @@
 package native
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"os"
 	"path"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/reevehq/reeve/cri/match"
@@ -111,6 +107,7 @@ func psi(p *cgroup.Pressure) *runtimeapi.PsiStats {
 type statsInput struct {
 	id, sandbox string
 	rec         containerRecord
+	started     time.Time
 }
 
 func (r *Runtime) containerStats(ctx context.Context, in statsInput) *runtimeapi.ContainerStats {
@@ -137,7 +134,11 @@ func (r *Runtime) containerStats(ctx context.Context, in statsInput) *runtimeapi
 	return st
 }
 
-// layerUsage measures a writable layer, which means walking it, at most once in fsUsageAge.
+// layerUsageAge is how old a writable layer's size may be.
+const layerUsageAge = 5 * time.Second
+
+// layerUsage measures a writable layer, which means walking it, when it is asked for: not within layerUsageAge of the
+// last time, and for no more than a fiftieth of the time, however large the layer is.
 func (r *Runtime) layerUsage(ctx context.Context, id string) (layerUsage, bool) {
 	r.store.mu.RLock()
 	c := r.store.containers[id]
@@ -146,16 +147,17 @@ func (r *Runtime) layerUsage(ctx context.Context, id string) (layerUsage, bool) 
 		l = c.layer
 	}
 	r.store.mu.RUnlock()
-	if c == nil || !l.at.IsZero() && time.Since(l.at) < fsUsageAge {
+	if c == nil || !l.at.IsZero() && time.Since(l.at) < max(layerUsageAge, 50*l.took) {
 		return l, c != nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	began := time.Now()
 	u, err := r.snaps.Usage(ctx, id)
 	if err != nil {
 		return l, !l.at.IsZero()
 	}
-	l = layerUsage{at: time.Now(), size: uint64(max(u.Size, 0)), inodes: uint64(max(u.Inodes, 0))}
+	l = layerUsage{at: time.Now(), took: time.Since(began), size: uint64(max(u.Size, 0)), inodes: uint64(max(u.Inodes, 0))}
 	r.store.mu.Lock()
 	c.layer = l
 	r.store.mu.Unlock()
@@ -169,7 +171,7 @@ func (r *Runtime) ContainerStats(ctx context.Context, id string) (*runtimeapi.Co
 		return nil, err
 	}
 	r.store.mu.RLock()
-	in := statsInput{c.id, c.rec.SandboxID, c.rec}
+	in := statsInput{c.id, c.rec.SandboxID, c.rec, c.started}
 	r.store.mu.RUnlock()
 	return r.containerStats(ctx, in), nil
 }
@@ -191,7 +193,7 @@ func (r *Runtime) statsInputs(want func(*container) bool) []statsInput {
 	var out []statsInput
 	for _, c := range r.store.containers {
 		if c.state == stateRunning && want(c) {
-			out = append(out, statsInput{c.id, c.rec.SandboxID, c.rec})
+			out = append(out, statsInput{c.id, c.rec.SandboxID, c.rec, c.started})
 		}
 	}
 	return out
@@ -210,7 +212,7 @@ func (r *Runtime) sandboxStats(ctx context.Context, s *sandbox) *runtimeapi.PodS
 	now := time.Now().UnixNano()
 	c := s.rec.Config.M
 	r.store.mu.RLock()
-	pid := s.pid
+	ready := s.state == sandboxReady
 	r.store.mu.RUnlock()
 	var u cgroup.Usage
 	if cg := r.podCgroup(s); cg != "" {
@@ -220,8 +222,8 @@ func (r *Runtime) sandboxStats(ctx context.Context, s *sandbox) *runtimeapi.PodS
 	if u.Processes != nil {
 		linux.Process = &runtimeapi.ProcessUsage{Timestamp: now, ProcessCount: value(u.Processes)}
 	}
-	if s.rec.NetNS != "" && pid != 0 {
-		n, err := networkUsage(pid, now)
+	if s.rec.NetNS != "" && ready {
+		n, err := networkUsage(s.rec.NetNS, now)
 		if err != nil {
 			r.log.Debug("Could not read a pod's network counters", logkey.SandboxID, s.id, logkey.Err, err)
 		}
@@ -250,48 +252,4 @@ func (r *Runtime) ListPodSandboxStats(ctx context.Context, f *runtimeapi.PodSand
 		out = append(out, r.sandboxStats(ctx, s))
 	}
 	return out, ctx.Err()
-}
-
-// networkUsage reads the interface counters in a process's network namespace. eth0 is the pod's own, by CNI's convention.
-func networkUsage(pid uint32, now int64) (*runtimeapi.NetworkUsage, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/net/dev", pid))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	out := &runtimeapi.NetworkUsage{Timestamp: now}
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		name, rest, ok := strings.Cut(sc.Text(), ":")
-		if name = strings.TrimSpace(name); !ok || name == "lo" {
-			continue
-		}
-		var n [16]uint64
-		f := strings.Fields(rest)
-		for i := range min(len(f), len(n)) {
-			fmt.Sscan(f[i], &n[i])
-		}
-		u := &runtimeapi.NetworkInterfaceUsage{Name: name, RxBytes: value(&n[0]), RxErrors: value(&n[2]), TxBytes: value(&n[8]), TxErrors: value(&n[10])}
-		if name == "eth0" {
-			out.DefaultInterface = u
-		} else {
-			out.Interfaces = append(out.Interfaces, u)
-		}
-	}
-	return out, nil
-}
-
-// ListMetricDescriptors has none yet: the agent's own cAdvisor endpoint serves /metrics/cadvisor.
-func (r *Runtime) ListMetricDescriptors(context.Context) ([]*runtimeapi.MetricDescriptor, error) {
-	return nil, nil
-}
-
-// ListPodSandboxMetrics has none yet; see ListMetricDescriptors.
-func (r *Runtime) ListPodSandboxMetrics(context.Context) ([]*runtimeapi.PodSandboxMetrics, error) {
-	return nil, nil
-}
-
-// recursiveReadOnly says whether the kernel has mount_setattr (5.12), which runc needs for it.
-func recursiveReadOnly() bool {
-	err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
-	return err != unix.ENOSYS
 }

@@ -37,7 +37,7 @@ func (r *Runtime) Status(ctx context.Context, verbose bool) (*runtimeapi.StatusR
 	}
 	for name := range r.cfg.Handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{Name: name, Features: &runtimeapi.RuntimeHandlerFeatures{
-			RecursiveReadOnlyMounts: recursiveReadOnly(),
+			RecursiveReadOnlyMounts: r.recursiveReadOnly(ctx, name),
 		}})
 	}
 	slices.SortFunc(resp.RuntimeHandlers, func(a, b *runtimeapi.RuntimeHandler) int {

@@ -3,6 +3,7 @@ package native
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -26,7 +27,7 @@ func newStore() store {
 	return store{mu: &sync.RWMutex{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, names: map[string]string{}}
 }
 
-// sandbox is one pod sandbox.
+// sandbox is one pod sandbox. With pinned namespaces it is ready before pause runs; pid is zero until then.
 //
 //	making ──▶ ready ──pause exits, or stop──▶ notReady ──remove──▶ (gone)
 //	   └──────fails, and undoing fails too───────▲
@@ -35,15 +36,32 @@ type sandbox struct {
 	rec     sandboxRecord
 	created time.Time
 	op      opLock
+	shim    opLock // held while a task is made or deleted and pause does not run yet; see shim.go
+	first   func() // called when the first container has been started; see pauseSoon
+	began   chan struct{}
+	busy    atomic.Int32 // containers being created or started
 
 	// mutable
-	state  sandboxState
-	pid    uint32
-	net    podnet.Result
-	pidfd  pidfd
-	torn   bool          // network, namespaces and mounts are gone
-	exited chan struct{} // closed when pause has ended
+	state    sandboxState
+	pid      uint32
+	net      podnet.Result
+	boot     string  // in which it was made
+	taskless bool    // pause's task was never asked for
+	early    uint32  // the last exit that was told before pid was known
+	pauser   *pauser // of a pinned sandbox, once it is made
+	pidfd    pidfd
+	torn     bool          // network, namespaces and mounts are gone
+	exited   chan struct{} // closed when pause has ended
 }
+
+func newSandbox(id string) *sandbox {
+	s := &sandbox{id: id, op: newOpLock(), shim: newOpLock(), exited: make(chan struct{}), began: make(chan struct{})}
+	s.first = sync.OnceFunc(func() { close(s.began) })
+	return s
+}
+
+// pausePending says that pause has yet to be started. The caller holds the store's lock.
+func (s *sandbox) pausePending() bool { return s.rec.Pinned && s.state == sandboxReady && s.pid == 0 }
 
 type sandboxState int
 
@@ -82,6 +100,7 @@ type container struct {
 // layerUsage is what a container's writable layer took when it was last measured.
 type layerUsage struct {
 	at           time.Time
+	took         time.Duration
 	size, inodes uint64
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -74,9 +75,26 @@ func (r *Runtime) createRecord(ctx context.Context, id, handler string, s *specs
 	return nil
 }
 
+// createTask makes a task. One that containerd finished for a runtime that was killed meanwhile, and that nobody has
+// heard of, is replaced.
 func (r *Runtime) createTask(ctx context.Context, id string, rootfs mountList, io taskIO) (pid uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
+	if pid, err = r.tryCreateTask(ctx, id, rootfs, io); !errdefs.IsAlreadyExists(err) {
+		return pid, err
+	}
+	if err := r.destroyTask(ctx, id); err != nil {
+		return 0, err
+	}
+	return r.tryCreateTask(ctx, id, rootfs, io)
+}
+
+func (r *Runtime) tryCreateTask(ctx context.Context, id string, rootfs mountList, io taskIO) (pid uint32, err error) {
+	release, err := r.holdShim(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
 	resp, err := r.tasks.Create(ctx, &tasks.CreateTaskRequest{
 		ContainerID: id, Rootfs: rootfs, Stdin: io.stdin, Stdout: io.stdout, Stderr: io.stderr, Terminal: io.terminal,
 	})
@@ -112,7 +130,12 @@ func (r *Runtime) killTask(ctx context.Context, id, execID string, sig syscall.S
 func (r *Runtime) deleteTask(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+	release, err := r.holdShim(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
 	err = errgrpc.ToNative(err)
 	if errdefs.IsNotFound(err) {
 		return nil
@@ -240,8 +263,8 @@ func toStatus(err error) error {
 		code = codes.Unavailable
 	case errdefs.IsNotImplemented(err):
 		code = codes.Unimplemented
-	case errors.Is(err, syscall.ENOSPC):
-		code = codes.ResourceExhausted
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), strings.Contains(err.Error(), syscall.ENOSPC.Error()):
+		code = codes.ResourceExhausted // ours, or in containerd's or runc's words
 	}
 	return status.Error(code, err.Error())
 }

@@ -25,7 +25,6 @@ func TestMain(m *testing.M) { node.Main(m) }
 const (
 	warmups = 5
 	rounds  = 60
-	burst   = 30
 )
 
 // quantile of a sorted list, nearest rank.
@@ -130,8 +129,8 @@ func (d *bed) await(b *testing.B, names []string, want func(watch.Event, *v1.Pod
 func running(_ watch.Event, p *v1.Pod) bool { return p.Status.Phase == v1.PodRunning }
 func gone(e watch.Event, _ *v1.Pod) bool    { return e.Type == watch.Deleted }
 
-// BenchmarkPod measures create → Running and delete → gone, one by one, interleaved with the bare sequence, and then a
-// burst of pods at once.
+// BenchmarkPod measures create → Running and delete → gone, one by one, interleaved with the bare sequence, and then
+// bursts of pods at once.
 func BenchmarkPod(b *testing.B) {
 	d := newBed(b)
 	dir := filepath.Join(d.Dir, "bare")
@@ -160,13 +159,19 @@ func BenchmarkPod(b *testing.B) {
 	report(b, "delete-gone", deleteTimes)
 	b.ReportMetric(float64(median)/float64(unit), "create-per-bare")
 
-	began := time.Now()
-	var names []string
-	for range burst {
-		names = append(names, d.create(b))
+	for _, burst := range []int{30, 80} {
+		began := time.Now()
+		var names []string
+		for range burst {
+			names = append(names, d.create(b))
+		}
+		d.await(b, names, running)
+		b.ReportMetric(time.Since(began).Seconds(), fmt.Sprintf("%d-at-once-s", burst))
+		for _, name := range names {
+			d.delete(b, name)
+		}
+		d.await(b, names, gone)
 	}
-	d.await(b, names, running)
-	b.ReportMetric(time.Since(began).Seconds(), fmt.Sprintf("%d-at-once-s", burst))
 }
 
 // BenchmarkReady measures `reeve server` on an empty data-dir → READY=1, which it tells when the node is Ready.
@@ -182,9 +187,15 @@ func BenchmarkReady(b *testing.B) {
 	report(b, "empty-ready", times)
 }
 
-// BenchmarkRest measures memory after rest and CPU at rest, with 10 pods. REST (a duration, default 60s) is how long the
-// node rests before memory is read, and over how long CPU is measured.
+// BenchmarkRest measures memory after rest and CPU at rest, with 10 pods and with 110. REST (a duration, default 60s) is
+// how long the node rests before memory is read, and over how long CPU is measured.
 func BenchmarkRest(b *testing.B) {
+	for _, pods := range []int{10, 110} {
+		b.Run(fmt.Sprintf("pods=%d", pods), func(b *testing.B) { benchmarkRest(b, pods) })
+	}
+}
+
+func benchmarkRest(b *testing.B, pods int) {
 	rest := 60 * time.Second
 	if s := os.Getenv("REST"); s != "" {
 		var err error
@@ -194,7 +205,7 @@ func BenchmarkRest(b *testing.B) {
 	}
 	d := newBed(b)
 	var names []string
-	for range 10 {
+	for range pods {
 		names = append(names, d.create(b))
 	}
 	d.await(b, names, running)

@@ -32,11 +32,12 @@ type ContainerInput struct {
 	Config        *runtimeapi.ContainerConfig
 	SandboxID     string
 	SandboxConfig *runtimeapi.PodSandboxConfig
-	SandboxPID    uint32
-	TargetPID     uint32 // of the container whose PID namespace is joined (mode TARGET)
-	Hostname      string
-	Image         Image
-	User          User
+	// Namespaces are the paths of the sandbox's, as far as it has them; see NamespacesOf.
+	Namespaces map[specs.LinuxNamespaceType]string
+	TargetPID  uint32 // of the container whose PID namespace is joined (mode TARGET)
+	Hostname   string
+	Image      Image
+	User       User
 	// Mounts are the configuration's with settled host paths; Extra are the runtime's own (/etc/hosts, resolv.conf,
 	// hostname, /dev/shm), each dropped when the configuration mounts the same path.
 	Mounts []Mount
@@ -149,36 +150,54 @@ func env(c *runtimeapi.ContainerConfig, img Image, hostname string) []string {
 
 func namespaces(s *specs.Spec, in ContainerInput) error {
 	opts := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	of := func(pid uint32, kind string) string { return fmt.Sprintf("/proc/%d/ns/%s", pid, kind) }
 	add := func(t specs.LinuxNamespaceType, path string) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: path})
 	}
+	var err error
+	join := func(t specs.LinuxNamespaceType) {
+		if in.Namespaces[t] == "" {
+			err = errors.Join(err, fmt.Errorf("namespace options: the sandbox has no %s namespace of its own to share: ask for the same mode as the sandbox", t))
+			return
+		}
+		add(t, in.Namespaces[t])
+	}
 	add(specs.MountNamespace, "")
 	if opts.GetNetwork() != runtimeapi.NamespaceMode_NODE {
-		add(specs.NetworkNamespace, of(in.SandboxPID, "net"))
-		add(specs.UTSNamespace, of(in.SandboxPID, "uts"))
+		join(specs.NetworkNamespace)
+		join(specs.UTSNamespace)
 	}
 	if opts.GetIpc() != runtimeapi.NamespaceMode_NODE {
-		add(specs.IPCNamespace, of(in.SandboxPID, "ipc"))
+		join(specs.IPCNamespace)
 	}
 	switch opts.GetPid() {
 	case runtimeapi.NamespaceMode_POD:
-		add(specs.PIDNamespace, of(in.SandboxPID, "pid"))
+		join(specs.PIDNamespace)
 	case runtimeapi.NamespaceMode_CONTAINER:
 		add(specs.PIDNamespace, "")
 	case runtimeapi.NamespaceMode_TARGET:
 		if in.TargetPID == 0 {
 			return fmt.Errorf("target container %q of the PID namespace is not running", opts.GetTargetId())
 		}
-		add(specs.PIDNamespace, of(in.TargetPID, "pid"))
+		add(specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", in.TargetPID))
 	}
 	if in.Host.CgroupV2 && !in.Config.GetLinux().GetSecurityContext().GetPrivileged() {
 		add(specs.CgroupNamespace, "")
 	}
 	if u := opts.GetUsernsOptions(); u != nil && u.Mode == runtimeapi.NamespaceMode_POD {
-		return errors.New("user namespaces are not supported by this runtime yet")
+		return errors.New("namespaceOptions.usernsOptions: this runtime has no user namespaces yet (hostUsers: false)")
 	}
-	return nil
+	return err
+}
+
+// NamespacesOf are the paths of the namespaces of a process.
+func NamespacesOf(pid uint32) map[specs.LinuxNamespaceType]string {
+	out := map[specs.LinuxNamespaceType]string{}
+	for t, kind := range map[specs.LinuxNamespaceType]string{
+		specs.NetworkNamespace: "net", specs.UTSNamespace: "uts", specs.IPCNamespace: "ipc", specs.PIDNamespace: "pid",
+	} {
+		out[t] = fmt.Sprintf("/proc/%d/ns/%s", pid, kind)
+	}
+	return out
 }
 
 func mounts(s *specs.Spec, in ContainerInput, privileged bool) error {

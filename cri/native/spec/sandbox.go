@@ -1,16 +1,21 @@
 package spec
 
 import (
+	"fmt"
+	"strings"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // SandboxInput is what a pause container depends on.
 type SandboxInput struct {
-	Host    *Host
-	ID      string
-	Config  *runtimeapi.PodSandboxConfig
-	NetNS   string // "" on the host's network
+	Host   *Host
+	ID     string
+	Config *runtimeapi.PodSandboxConfig
+	NetNS  string // "" on the host's network
+	// Pins are the paths of the sandbox's own namespaces that are made already, hostname and sysctls set.
+	Pins    map[specs.LinuxNamespaceType]string
 	Command []string
 	Env     []string
 	UID     uint32
@@ -69,7 +74,7 @@ func Sandbox(in SandboxInput) (*specs.Spec, error) {
 	add(specs.MountNamespace, "")
 	if !hostNet {
 		add(specs.NetworkNamespace, in.NetNS)
-		add(specs.UTSNamespace, "")
+		add(specs.UTSNamespace, in.Pins[specs.UTSNamespace])
 	} else {
 		s.Hostname = ""
 	}
@@ -77,7 +82,7 @@ func Sandbox(in SandboxInput) (*specs.Spec, error) {
 		add(specs.PIDNamespace, "")
 	}
 	if ns.GetIpc() != runtimeapi.NamespaceMode_NODE {
-		add(specs.IPCNamespace, "")
+		add(specs.IPCNamespace, in.Pins[specs.IPCNamespace])
 	}
 	if h.CgroupV2 {
 		add(specs.CgroupNamespace, "")
@@ -96,16 +101,13 @@ func Sandbox(in SandboxInput) (*specs.Spec, error) {
 			s.Mounts = append(s.Mounts, m)
 		}
 	}
-	s.Linux.Sysctl = map[string]string{}
-	if !hostNet {
-		for k, v := range unprivilegedDefaults {
-			s.Linux.Sysctl[k] = v
-		}
-	}
-	for k, v := range c.GetLinux().GetSysctls() {
-		s.Linux.Sysctl[k] = v
-	}
 	var err error
+	if s.Linux.Sysctl, err = Sysctls(c); err != nil {
+		return nil, err
+	}
+	if in.Pins != nil {
+		s.Linux.Sysctl, s.Hostname = nil, ""
+	}
 	if in.Own && h.SeccompDefault != nil && sec.GetSeccomp().GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault && sec.GetSeccomp() != nil && !sec.GetPrivileged() {
 		s.Linux.Seccomp = pauseSeccomp()
 	} else if s.Linux.Seccomp, err = h.seccomp(s, sec.GetSeccomp(), sec.GetSeccompProfilePath(), sec.GetPrivileged()); err != nil {
@@ -128,3 +130,38 @@ var (
 	sandboxMasked   = []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"}
 	sandboxReadonly = []string{"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
+
+// Sysctls are the sandbox's kernel parameters: its own over ours. Each must belong to a namespace that the sandbox has
+// for itself, or it would change the host.
+func Sysctls(c *runtimeapi.PodSandboxConfig) (map[string]string, error) {
+	ns := c.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	ownNet, ownIPC := ns.GetNetwork() != runtimeapi.NamespaceMode_NODE, ns.GetIpc() != runtimeapi.NamespaceMode_NODE
+	out := map[string]string{}
+	if ownNet {
+		for k, v := range unprivilegedDefaults {
+			out[k] = v
+		}
+	}
+	for k, v := range c.GetLinux().GetSysctls() {
+		dotted := strings.ReplaceAll(k, "/", ".")
+		if dotted == "" || strings.Contains(dotted, "..") || strings.HasPrefix(dotted, ".") || strings.HasSuffix(dotted, ".") {
+			return nil, fmt.Errorf("sysctl %q is not the name of a kernel parameter", k)
+		}
+		own := false
+		switch {
+		case strings.HasPrefix(dotted, "net."):
+			own = ownNet
+		case strings.HasPrefix(dotted, "fs.mqueue."), strings.HasPrefix(dotted, "kernel.shm"), strings.HasPrefix(dotted, "kernel.msg"), dotted == "kernel.sem":
+			own = ownIPC
+		case dotted == "kernel.domainname":
+			own = ownNet // the UTS namespace goes with the network's
+		default:
+			return nil, fmt.Errorf("sysctl %q belongs to no namespace: only the node's administrator can set it", k)
+		}
+		if !own {
+			return nil, fmt.Errorf("sysctl %q: the pod shares the host's namespace that it belongs to", k)
+		}
+		out[k] = v
+	}
+	return out, nil
+}

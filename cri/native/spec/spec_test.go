@@ -51,7 +51,7 @@ func sandboxConfig() *runtimeapi.PodSandboxConfig {
 
 func input(mods ...func(*ContainerInput)) ContainerInput {
 	in := ContainerInput{
-		Host: testHost(), ID: "c1", SandboxID: "s1", SandboxConfig: sandboxConfig(), SandboxPID: 42, Hostname: "web",
+		Host: testHost(), ID: "c1", SandboxID: "s1", SandboxConfig: sandboxConfig(), Namespaces: NamespacesOf(42), Hostname: "web",
 		Config: &runtimeapi.ContainerConfig{
 			Metadata: &runtimeapi.ContainerMetadata{Name: "main"},
 			Linux: &runtimeapi.LinuxContainerConfig{
@@ -335,5 +335,38 @@ func TestNamespaces(t *testing.T) {
 	}
 	if _, err := Container(with(&runtimeapi.NamespaceOption{UsernsOptions: &runtimeapi.UserNamespace{}})); err == nil {
 		t.Error("a user namespace was ignored")
+	}
+}
+
+func TestSysctls(t *testing.T) {
+	own, host := runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE
+	for _, tc := range []struct {
+		key      string
+		net, ipc runtimeapi.NamespaceMode
+		want     string // in the error; "" for none
+	}{
+		{"net.core.somaxconn", own, host, ""},
+		{"net/ipv4/conf/eth0.100/rp_filter", own, own, ""},
+		{"kernel.shm_rmid_forced", host, own, ""},
+		{"fs.mqueue.msg_max", own, own, ""},
+		{"net.core.somaxconn", host, own, "shares the host's namespace"},
+		{"kernel.msgmax", own, host, "shares the host's namespace"},
+		{"vm.swappiness", own, own, "no namespace"},
+		{"kernel.core_pattern", own, own, "no namespace"},
+		{"net/../kernel/core_pattern", own, own, "not the name"},
+		{"net..x", own, own, "not the name"},
+		{"", own, own, "not the name"},
+	} {
+		c := &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{
+			Sysctls:         map[string]string{tc.key: "1"},
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Network: tc.net, Ipc: tc.ipc}},
+		}}
+		got, err := Sysctls(c)
+		switch {
+		case tc.want == "" && (err != nil || got[tc.key] != "1"):
+			t.Errorf("%q: %v, %v", tc.key, got, err)
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("%q: %v, want %q", tc.key, err, tc.want)
+		}
 	}
 }

@@ -1,0 +1,204 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// containerd forgets a shim when it dies, or its caller does, while the shim is making its first task: the shim goes on,
+// with what it has made, and nobody will ever ask it for anything. It is found among the processes: one of our containerd
+// and namespace, for which no record, no task and no bundle of a known container speaks, twice in a row.
+
+const (
+	shimPrefix     = "containerd-shim" // every shim's program, by containerd's convention
+	shimDeleteTime = 10 * time.Second  // its "delete", which runs the OCI runtime once
+)
+
+// shimProcess is a running shim as its command line tells it.
+type shimProcess struct {
+	pid                    int
+	namespace, id, address string
+	exe, bundle            string // bundle may be gone
+	sockets                []string
+}
+
+// collectShims ends shims that containerd has forgotten. suspects are those of the look before; it returns those of this
+// one.
+func (r *Runtime) collectShims(ctx context.Context, suspects []int) (now []int, err error) {
+	var shims []shimProcess
+	for _, s := range shimProcesses() {
+		r.store.mu.RLock()
+		ours := s.address == strings.TrimPrefix(r.cfg.Address, "unix://") || !r.erased[s.id].IsZero()
+		r.store.mu.RUnlock()
+		if ours && s.namespace == r.cfg.Namespace && r.unknown(s.id) {
+			shims = append(shims, s)
+		}
+	}
+	if len(shims) == 0 {
+		return nil, nil
+	}
+	records, err := r.conts.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list containerd's containers: %w", err)
+	}
+	running, err := r.listTasks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, rec := range records {
+		known[rec.ID] = true
+	}
+	for id := range running {
+		known[id] = true
+	}
+	var forgotten []shimProcess
+	for _, s := range shims {
+		if known[s.id] || s.serves(known) {
+			continue
+		}
+		now = append(now, s.pid)
+		if slices.Contains(suspects, s.pid) {
+			forgotten = append(forgotten, s)
+		}
+	}
+	return now, each(r, ctx, forgotten, nil, func(ctx context.Context, s shimProcess) error {
+		r.log.Info("Ending a shim that containerd has forgotten", "id", s.id, "pid", s.pid)
+		return s.end(ctx)
+	})
+}
+
+// shimProcesses finds all shims.
+func shimProcesses() []shimProcess {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	var out []shimProcess
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		args := strings.Split(string(b), "\x00")
+		if err != nil || !strings.HasPrefix(filepath.Base(args[0]), shimPrefix) {
+			continue
+		}
+		var s shimProcess
+		for i := 1; i+1 < len(args); i++ {
+			switch args[i] {
+			case "-namespace":
+				s.namespace = args[i+1]
+			case "-id":
+				s.id = args[i+1]
+			case "-address":
+				s.address = args[i+1]
+			}
+		}
+		proc := filepath.Dir(file)
+		s.pid, _ = strconv.Atoi(filepath.Base(proc))
+		s.exe, _ = os.Readlink(proc + "/exe")
+		s.bundle, _ = os.Readlink(proc + "/cwd")
+		s.bundle = strings.TrimSuffix(s.bundle, " (deleted)")
+		if s.pid > 1 && s.id != "" && filepath.Base(s.bundle) == s.id {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// serves says whether a known container's bundle names this shim's socket: a shim carries the ID of its first container
+// and serves the pod's others when that one is gone.
+func (s *shimProcess) serves(known map[string]bool) bool {
+	s.sockets = listening(s.pid)
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(s.bundle), "*", "address"))
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err == nil && known[filepath.Base(filepath.Dir(file))] && slices.Contains(s.sockets, strings.TrimPrefix(strings.TrimSpace(string(b)), "unix://")) {
+			return true
+		}
+	}
+	return len(s.sockets) == 0 // not understood: leave it alone
+}
+
+// listening returns the unix sockets with a path that a process holds.
+func listening(pid int) []string {
+	proc := "/proc/" + strconv.Itoa(pid)
+	fds, _ := os.ReadDir(proc + "/fd")
+	inodes := map[string]bool{}
+	for _, fd := range fds {
+		link, _ := os.Readlink(proc + "/fd/" + fd.Name())
+		if ino, ok := strings.CutPrefix(link, "socket:["); ok {
+			inodes[strings.TrimSuffix(ino, "]")] = true
+		}
+	}
+	b, _ := os.ReadFile(proc + "/net/unix")
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line) // Num RefCount Protocol Flags Type St Inode Path
+		const acceptCon = "00010000"
+		if len(f) == 8 && f[3] == acceptCon && inodes[f[6]] {
+			out = append(out, f[7])
+		}
+	}
+	return out
+}
+
+// end kills the shim and what it runs, and does what containerd does after a dead shim: the shim program's delete, which
+// removes the OCI runtime's state and the cgroup, and then the bundle.
+func (s *shimProcess) end(ctx context.Context) error {
+	for _, pid := range append([]int{s.pid}, descendants(s.pid)...) {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	for _, path := range s.sockets {
+		_ = os.Remove(path)
+	}
+	if !exists(s.bundle) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, shimDeleteTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.exe, "-namespace", s.namespace, "-address", s.address, "-id", s.id, "-bundle", s.bundle, "delete")
+	cmd.Dir = s.bundle
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("clean up after shim %d of %q: %w: %s", s.pid, s.id, err, out)
+	}
+	if err := unmount(filepath.Join(s.bundle, "rootfs")); err != nil {
+		return err
+	}
+	work, _ := os.Readlink(filepath.Join(s.bundle, "work"))
+	if filepath.Base(work) == s.id {
+		if err := os.RemoveAll(work); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(s.bundle)
+}
+
+// descendants are the processes below pid.
+func descendants(pid int) []int {
+	children := map[int][]int{}
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		child, err1 := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if len(f) > 1 && err1 == nil {
+			if parent, err := strconv.Atoi(f[1]); err == nil {
+				children[parent] = append(children[parent], child)
+			}
+		}
+	}
+	var out []int
+	for todo := children[pid]; len(todo) > 0; todo = todo[1:] {
+		out = append(out, todo[0])
+		todo = append(todo, children[todo[0]]...)
+	}
+	return out
+}
