@@ -38,6 +38,7 @@ type Image struct {
 	WorkingDir string
 	Ports      []string // "8080/tcp"
 	StopSignal string
+	Volumes    []string // paths
 	Labels     map[string]string
 }
 
@@ -117,6 +118,7 @@ func (img Image) build(add func(string, []byte) descriptor) (descriptor, error) 
 	type config struct {
 		User         string              `json:"User,omitempty"`
 		ExposedPorts map[string]struct{} `json:"ExposedPorts,omitempty"`
+		Volumes      map[string]struct{} `json:"Volumes,omitempty"`
 		Env          []string            `json:"Env,omitempty"`
 		Entrypoint   []string            `json:"Entrypoint,omitempty"`
 		Cmd          []string            `json:"Cmd,omitempty"`
@@ -130,6 +132,12 @@ func (img Image) build(add func(string, []byte) descriptor) (descriptor, error) 
 	}
 	if len(c.Env) == 0 {
 		c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	}
+	for _, p := range img.Volumes {
+		if c.Volumes == nil {
+			c.Volumes = map[string]struct{}{}
+		}
+		c.Volumes[p] = struct{}{}
 	}
 	for _, p := range img.Ports {
 		if c.ExposedPorts == nil {
