@@ -37,8 +37,12 @@ type rig struct {
 func newRig(t testing.TB, mods ...func(*Config)) *rig {
 	t.Helper()
 	testns.Need(t)
+	return newRigIn(t, testenv.Dir(t), mods...)
+}
+
+func newRigIn(t testing.TB, dir string, mods ...func(*Config)) *rig {
+	t.Helper()
 	testenv.NeedFilesystem(t, "overlay")
-	dir := testenv.Dir(t)
 	inst := testenv.Containerd(t, dir)
 	parts := testenv.BuildParts(t)
 	host, err := cgroup.Detect()
