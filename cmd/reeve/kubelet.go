@@ -40,7 +40,7 @@ func kubeletCommand() *cobra.Command {
 		Long: "Run this host as a node, as upstream's kubelet would: reeve's agent alone, without proxy, DNS and network, configured\n" +
 			"by kubelet's flags and by KubeletConfiguration files. What it does not implement it names at start. Stopping it\n" +
 			"leaves the pods running; the next start takes them over.",
-		Args: cobra.NoArgs, SilenceErrors: true, SilenceUsage: true,
+		Args: noArguments, SilenceErrors: true, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags.Given("version") {
 				return printUpstreamVersion(flags.Value("version"))
@@ -63,6 +63,9 @@ func upstreamCommand(cmd *cobra.Command) *cobra.Command {
 	})
 	return cmd
 }
+
+// noArguments refuses arguments that are no flags.
+func noArguments(cmd *cobra.Command, args []string) error { return badConfig(cobra.NoArgs(cmd, args)) }
 
 // printUpstreamVersion answers --version as the programs of Kubernetes do.
 func printUpstreamVersion(how string) error {
