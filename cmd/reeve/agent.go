@@ -112,7 +112,7 @@ func (o *agentOptions) complete(dir datadir.Dir) error {
 // agentPreflight refuses a host on which the node cannot run, before anything is made.
 func agentPreflight(o *nodeOptions) error {
 	need := map[string]string{}
-	if o.ProxyMode == "iptables" || o.Network == networkBuiltin {
+	if o.ProxyMode == "iptables" || o.ProxyMode == "ipvs" || o.Network == networkBuiltin {
 		need["iptables"], need["iptables-restore"] = "iptables", "iptables"
 	}
 	if o.ProxyMode == "nftables" {
@@ -274,6 +274,7 @@ func (o *agentOptions) proxyConfig(log *slog.Logger, api *nodeAPI) proxy.Config 
 	return proxy.Config{
 		Client: api.client, NodeName: o.Node.NodeName, NodeIPs: addrs(o.Node.NodeIPs), Mode: proxy.Mode(o.Node.ProxyMode),
 		ClusterCIDRs: clusterCIDRs, HealthzAddress: off(o.Node.ProxyHealthz), MetricsAddress: off(o.Node.ProxyMetrics),
+		IPVS:   proxy.IPVSConfig{Scheduler: o.Node.IPVSScheduler, StrictARP: o.Node.IPVSStrictARP},
 		Logger: log.With("part", "proxy"),
 	}
 }

@@ -47,10 +47,12 @@ type nodeOptions struct {
 	CNIConfDir string
 	CNIBinDirs []string
 
-	ProxyMode   string
-	ClusterCIDR string
-	ServiceCIDR string
-	NodePorts   string
+	ProxyMode     string
+	IPVSScheduler string
+	IPVSStrictARP bool
+	ClusterCIDR   string
+	ServiceCIDR   string
+	NodePorts     string
 
 	ClusterDNS    []string
 	ClusterDomain string
@@ -80,7 +82,9 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet, network string) {
 	f.StringToStringVar(&o.NodeLabels, "node-labels", nil, "labels to register the node with, key=value,…")
 	f.StringSliceVar(&o.NodeTaints, "register-with-taints", nil, "taints to register the node with, key[=value]:effect,…")
 
-	f.StringVar(&o.ProxyMode, "proxy-mode", "iptables", "how Services are programmed: iptables, nftables, auto, or none to leave them to another proxy")
+	f.StringVar(&o.ProxyMode, "proxy-mode", "iptables", "how Services are programmed: iptables, nftables, ipvs, auto, or none to leave them to another proxy")
+	f.StringVar(&o.IPVSScheduler, "ipvs-scheduler", "", "how --proxy-mode=ipvs spreads connections: rr, wrr, lc, wlc, sh, mh, … (default: rr)")
+	f.BoolVar(&o.IPVSStrictARP, "ipvs-strict-arp", false, "with --proxy-mode=ipvs, answer ARP for Services' addresses on no other device")
 	f.StringVar(&o.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "range of all pods' addresses, one a family, comma-separated")
 	f.StringVar(&o.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "range of Services' addresses, one a family, comma-separated")
 	f.StringVar(&o.NodePorts, "service-node-port-range", "30000-32767", "ports of NodePort Services")
@@ -154,8 +158,8 @@ func (o *nodeOptions) complete(agentDir string) error {
 		o.StaticPods = filepath.Join(agentDir, "static-pods")
 	}
 	all = errors.Join(all, o.completeRuntime(agentDir), o.Resources.check())
-	if !slices.Contains([]string{"iptables", "nftables", "auto", "none"}, o.ProxyMode) {
-		bad("--proxy-mode %q is unknown; use iptables, nftables, auto or none", o.ProxyMode)
+	if !slices.Contains([]string{"iptables", "nftables", "ipvs", "auto", "none"}, o.ProxyMode) {
+		bad("--proxy-mode %q is unknown; use iptables, nftables, ipvs, auto or none", o.ProxyMode)
 	}
 	services, err := prefixes("--service-cluster-ip-range", o.ServiceCIDR)
 	all = errors.Join(all, err)

@@ -2,7 +2,10 @@ package vm
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -10,7 +13,7 @@ import (
 	"github.com/reevehq/reeve/internal/testenv"
 )
 
-// shared is the machine of this package's tests: booted once, early, while the first test waits.
+// shared is the machine of this package's tests: made while the first waits for it.
 var shared struct {
 	once sync.Once
 	m    *Machine
@@ -32,13 +35,52 @@ func machine(t testing.TB) *Machine {
 	}
 	shared.once.Do(func() {
 		start := time.Now()
-		shared.m, shared.err = Start(context.Background(), Options{})
-		t.Logf("Booted after %v", time.Since(start).Round(time.Second))
+		shared.m, shared.err = bootShared()
+		t.Logf("Made and booted after %v", time.Since(start).Round(time.Second))
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
 	return shared.m
+}
+
+// bootShared makes the disk and what the machine carries side by side: test programs of packages whose tests run in it,
+// static and without the race detector, and reeve where it has been built.
+func bootShared() (*Machine, error) {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", mark+fmt.Sprint(os.Getpid())+"-programs-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	var wg sync.WaitGroup
+	errs := make(chan error, 8)
+	wg.Go(func() {
+		_, err := Image(ctx)
+		errs <- err
+	})
+	files := map[string]string{}
+	for name, pkg := range map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs"} {
+		files[name] = filepath.Join(dir, name)
+		wg.Go(func() {
+			cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", files[name], "github.com/reevehq/reeve/"+pkg)
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				errs <- fmt.Errorf("build the tests of %s: %w: %s", pkg, err, out)
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	if reeve := os.Getenv("REEVE_BIN"); reeve != "" {
+		files["reeve"] = reeve
+	}
+	return Start(ctx, Options{Files: files, MemoryMiB: 3072})
 }
 
 // sh runs a script in the machine that must not fail, and answers its output.
