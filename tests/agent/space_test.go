@@ -310,9 +310,21 @@ func (s *space) logs(name, container string, change ...func(*v1.PodLogOptions)) 
 
 // exec runs a command in a container and returns what it printed, both streams.
 func (s *space) exec(name, container string, cmd ...string) (string, error) {
-	var out bytes.Buffer
+	var out bothStreams
 	err := s.stream(name, container, nil, &out, &out, cmd...)
-	return out.String(), err
+	return out.buf.String(), err
+}
+
+// bothStreams takes what two goroutines write. It is no bytes.Buffer to them: they would read into it side by side.
+type bothStreams struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *bothStreams) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
 }
 
 func (s *space) stream(name, container string, in io.Reader, out, errs io.Writer, cmd ...string) error {
