@@ -24,7 +24,7 @@ import (
 // gcLoop collects soon after the start, ever more rarely then, and soon again when kicked.
 func (r *Runtime) gcLoop(ctx context.Context) {
 	wait := gcFirst // not while the node starts
-	var suspects []int
+	var shims shimLook
 	for {
 		select {
 		case <-ctx.Done():
@@ -36,11 +36,13 @@ func (r *Runtime) gcLoop(ctx context.Context) {
 		}
 		err := r.collect(ctx)
 		var serr error
-		suspects, serr = r.collectShims(ctx, suspects)
+		shims, serr = r.collectShims(ctx, shims)
 		if err = errors.Join(err, serr); err != nil && ctx.Err() == nil {
 			r.log.Warn("Could not collect everything that is left over", logkey.Err, err)
 		}
-		wait = min(4*wait, gcInterval)
+		if wait = min(4*wait, gcInterval); !shims.none() {
+			wait = gcFirst // a second look decides
+		}
 	}
 }
 

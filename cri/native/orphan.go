@@ -31,28 +31,56 @@ type shimProcess struct {
 	sockets                []string
 }
 
-// collectShims ends shims that containerd has forgotten. suspects are those of the look before; it returns those of this
+// shimLook is what one look found and the next one needs. The zero value is before the first.
+type shimLook struct {
+	pids    []int    // shims that seemed forgotten
+	bundles []string // bundles without a shim
+	dir     string   // of our containerd's bundles, learned from a shim
+	exe     string   // a shim's program
+	address string
+}
+
+// none says that nothing is suspected.
+func (l shimLook) none() bool { return len(l.pids)+len(l.bundles) == 0 }
+
+// collectShims ends shims that containerd has forgotten, and removes bundles that a killed containerd has left without
 // one.
-func (r *Runtime) collectShims(ctx context.Context, suspects []int) (now []int, err error) {
-	var shims []shimProcess
+func (r *Runtime) collectShims(ctx context.Context, before shimLook) (now shimLook, err error) {
+	now = shimLook{dir: before.dir, exe: before.exe, address: before.address}
+	var strange []shimProcess
+	served := map[string]bool{}
 	for _, s := range shimProcesses() {
 		r.store.mu.RLock()
-		ours := s.address == strings.TrimPrefix(r.cfg.Address, "unix://") || !r.erased[s.id].IsZero()
+		ours := s.address == strings.TrimPrefix(r.cfg.Address, "unix://") || !r.erased[s.id].IsZero() || r.store.sandboxes[s.id] != nil || r.store.containers[s.id] != nil
 		r.store.mu.RUnlock()
-		if ours && s.namespace == r.cfg.Namespace && r.unknown(s.id) {
-			shims = append(shims, s)
+		if !ours || s.namespace != r.cfg.Namespace {
+			continue
+		}
+		now.dir, now.exe, now.address = filepath.Dir(s.bundle), s.exe, s.address
+		served[s.id] = true
+		if r.unknown(s.id) {
+			strange = append(strange, s)
 		}
 	}
-	if len(shims) == 0 {
-		return nil, nil
+	var bundles []string
+	if now.dir != "" {
+		entries, _ := os.ReadDir(now.dir)
+		for _, e := range entries {
+			if !served[e.Name()] && r.unknown(e.Name()) {
+				bundles = append(bundles, e.Name())
+			}
+		}
+	}
+	if len(strange)+len(bundles) == 0 {
+		return now, nil
 	}
 	records, err := r.conts.List(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list containerd's containers: %w", err)
+		return now, fmt.Errorf("list containerd's containers: %w", err)
 	}
 	running, err := r.listTasks(ctx)
 	if err != nil {
-		return nil, err
+		return now, err
 	}
 	known := map[string]bool{}
 	for _, rec := range records {
@@ -62,17 +90,26 @@ func (r *Runtime) collectShims(ctx context.Context, suspects []int) (now []int, 
 		known[id] = true
 	}
 	var forgotten []shimProcess
-	for _, s := range shims {
+	for _, s := range strange {
 		if known[s.id] || s.serves(known) {
 			continue
 		}
-		now = append(now, s.pid)
-		if slices.Contains(suspects, s.pid) {
+		now.pids = append(now.pids, s.pid)
+		if slices.Contains(before.pids, s.pid) {
 			forgotten = append(forgotten, s)
 		}
 	}
+	for _, id := range bundles {
+		if known[id] {
+			continue
+		}
+		now.bundles = append(now.bundles, id)
+		if slices.Contains(before.bundles, id) {
+			forgotten = append(forgotten, shimProcess{namespace: r.cfg.Namespace, id: id, address: now.address, exe: now.exe, bundle: filepath.Join(now.dir, id)})
+		}
+	}
 	return now, each(r, ctx, forgotten, nil, func(ctx context.Context, s shimProcess) error {
-		r.log.Info("Ending a shim that containerd has forgotten", "id", s.id, "pid", s.pid)
+		r.log.Info("Removing a shim that containerd has forgotten", "id", s.id, "pid", s.pid)
 		return s.end(ctx)
 	})
 }
@@ -150,8 +187,10 @@ func listening(pid int) []string {
 // end kills the shim and what it runs, and does what containerd does after a dead shim: the shim program's delete, which
 // removes the OCI runtime's state and the cgroup, and then the bundle.
 func (s *shimProcess) end(ctx context.Context) error {
-	for _, pid := range append([]int{s.pid}, descendants(s.pid)...) {
-		_ = unix.Kill(pid, unix.SIGKILL)
+	if s.pid > 1 {
+		for _, pid := range append([]int{s.pid}, descendants(s.pid)...) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
 	}
 	for _, path := range s.sockets {
 		_ = os.Remove(path)
