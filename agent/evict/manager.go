@@ -153,7 +153,7 @@ func (m *Manager) look(ctx context.Context, now time.Time) time.Duration {
 	if m.going != nil {
 		switch {
 		case m.cfg.Gone(m.going.UID):
-			m.going = nil
+			m.going, m.reclaimed = nil, time.Time{} // its containers are dead, and their layers can go
 		case now.Before(m.goingTill):
 			return min(v.Wait, near)
 		default:

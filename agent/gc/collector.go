@@ -122,6 +122,7 @@ func (c *Collector) Run(ctx context.Context) error {
 			c.ended(ctx)
 			c.leftovers(ctx)
 			c.allUnused(ctx, time.Now())
+			c.freeDisk(ctx)
 			close(done)
 			continue
 		}
@@ -188,6 +189,17 @@ func (c *Collector) containers(ctx context.Context) {
 		if err != nil && !cri.IsNotFound(err) {
 			c.log.Warn("Failed to remove dead sandbox", logkey.SandboxID, id, logkey.Err, err)
 		}
+	}
+}
+
+// freeDisk has the runtime make good on what was removed, where it puts that off.
+func (c *Collector) freeDisk(ctx context.Context) {
+	f, ok := c.cfg.Runtime.(interface{ FreeDisk(context.Context) error })
+	if !ok {
+		return // a CRI socket: removing an image there waits until it is gone
+	}
+	if err := f.FreeDisk(ctx); err != nil && ctx.Err() == nil {
+		c.log.Warn("Failed to free disk", logkey.Err, err)
 	}
 }
 

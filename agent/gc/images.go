@@ -61,6 +61,7 @@ func (c *Collector) images(ctx context.Context, now time.Time) {
 			freed += x.size
 		}
 	}
+	c.freeDisk(ctx)
 	c.log.Info("Collected images", "freedBytes", freed, "wantedBytes", want)
 	if freed < want && c.cfg.Event != nil {
 		c.cfg.Event(v1.EventTypeWarning, "FreeDiskSpaceFailed", fmt.Sprintf(

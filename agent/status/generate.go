@@ -222,6 +222,9 @@ func (g *generator) runningDetails(c *v1.Container, kind podspec.Kind, cs *podst
 		s := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			mode := v1.RecursiveReadOnlyDisabled
+			if r := m.RecursiveReadOnly; r != nil && *r == v1.RecursiveReadOnlyEnabled {
+				mode = *r // the container would not run otherwise
+			}
 			s.RecursiveReadOnly = &mode
 		}
 		out.VolumeMounts = append(out.VolumeMounts, s)

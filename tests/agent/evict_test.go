@@ -1,0 +1,360 @@
+package agent
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	imagev1 "github.com/google/go-containerregistry/pkg/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/reevehq/reeve/tests/node"
+)
+
+const mib = 1 << 20
+
+// filesystem makes an ext4 file system of the size on a loop device and mounts it on dir. It goes with the mount.
+func filesystem(t testing.TB, dir string, bytes int64, inodes int) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := dir + ".ext4"
+	f, err := os.Create(file)
+	if err == nil {
+		err = errors.Join(f.Truncate(bytes), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range [][]string{
+		{"mkfs.ext4", "-q", "-F", "-m", "0", "-N", strconv.Itoa(inodes), "-J", "size=4", file},
+		{"mount", "-o", "loop", file, dir},
+	} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", cmd, err, out)
+		}
+	}
+	_ = os.Remove(filepath.Join(dir, "lost+found"))
+}
+
+// memoryCgroup makes the node's cgroup before the node does, and limits its memory.
+func memoryCgroup(t testing.TB, n *node.Node, bytes int64) {
+	t.Helper()
+	for file, dir := range map[string]string{"memory.limit_in_bytes": "/sys/fs/cgroup/memory", "memory.max": "/sys/fs/cgroup"} {
+		dir = filepath.Join(dir, node.CgroupRoot(filepath.Base(n.Dir)))
+		if _, err := os.Stat(filepath.Join(filepath.Dir(dir), "cgroup.procs")); err != nil {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(bytes, 10)), 0); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("no memory cgroup is mounted on /sys/fs/cgroup")
+}
+
+// pressed is a node that is easily short of everything, and a namespace on it.
+type pressed struct{ *space }
+
+// TestEviction puts a real node under real pressure: a small file system for images and one for pods' files, a memory
+// limit around all of it. What nobody uses goes first, then the pod whose fault it is, and the node heals.
+func TestEviction(t *testing.T) {
+	n := node.New(t,
+		"--eviction-hard=memory.available<100Mi,nodefs.available<15%,nodefs.inodesFree<30%,imagefs.available<25%",
+		"--eviction-soft=nodefs.available<50%", "--eviction-soft-grace-period=nodefs.available=2s", "--eviction-max-pod-grace-period=20",
+		"--eviction-minimum-reclaim=imagefs.available=5Mi", "--eviction-pressure-transition-period=5s", "--image-gc-high-threshold=100", "--image-gc-low-threshold=99",
+	)
+	filesystem(t, filepath.Join(n.DataDir(), "containerd"), 400*mib, 8000)
+	filesystem(t, filepath.Join(n.Dir, "kubelet"), 200*mib, 4000)
+	if err := os.Chmod(n.DataDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	memoryCgroup(t, n, 600*mib)
+	n.Busybox()
+	ballast := make([]byte, 50*mib)
+	if _, err := rand.Read(ballast); err != nil {
+		t.Fatal(err)
+	}
+	n.WriteImage("localhost/ballast:v1", imagev1.Config{Cmd: []string{"/x"}}, []node.Entry{{Name: "x", Mode: 0o755, Body: ballast}})
+	n.Start()
+	s := &pressed{openOn(t, n)}
+
+	// Its image stays, whatever else goes.
+	s.pod("keeper", `{containers: [{name: c, command: [sleep, "3600"]}]}`)
+	s.running("keeper")
+	for _, part := range []struct {
+		name string
+		run  func(*pressed)
+	}{
+		{"capacity", (*pressed).capacity}, {"images before pods, then the right pod", (*pressed).imageFS}, {"soft threshold", (*pressed).soft},
+		{"inodes", (*pressed).inodes}, {"memory", (*pressed).memory}, {"critical pod makes room", (*pressed).preemption},
+	} {
+		if !t.Run(part.name, func(t *testing.T) { part.run(s.on(t)) }) {
+			t.Fatal("what comes after would only fail with it")
+		}
+	}
+	s.on(t).unharmed("keeper")
+}
+
+// on is the same space with a subtest's failures.
+func (s *pressed) on(t *testing.T) *pressed {
+	s.t, s.Node.T = t, t
+	return s
+}
+
+func (s *pressed) node() *v1.Node {
+	s.t.Helper()
+	n, err := s.client.CoreV1().Nodes().Get(s.ctx(), "node-a", metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// pressure waits until the node has the condition or, healed, neither it nor its taint.
+func (s *pressed) pressure(kind v1.NodeConditionType, taint string, want bool) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("%s to be %v", kind, want), func() error {
+		n := s.node()
+		has, tainted := false, false
+		for _, c := range n.Status.Conditions {
+			has = has || c.Type == kind && c.Status == v1.ConditionTrue
+		}
+		for _, x := range n.Spec.Taints {
+			tainted = tainted || x.Key == taint
+		}
+		if has != want || tainted != want {
+			return fmt.Errorf("condition %v, taint %v", has, tainted)
+		}
+		return nil
+	})
+}
+
+// evicted waits for the pod's eviction and checks how it is told.
+func (s *pressed) evicted(name string, words ...string) *v1.Pod {
+	s.t.Helper()
+	p := s.ended(name, v1.PodFailed)
+	errs := []error{is("reason", p.Status.Reason, "Evicted")}
+	for _, w := range words {
+		if !strings.Contains(p.Status.Message, w) {
+			errs = append(errs, fmt.Errorf("message %q lacks %q", p.Status.Message, w))
+		}
+	}
+	if err := errors.Join(append(errs, condition(p, v1.DisruptionTarget, v1.ConditionTrue, v1.PodReasonTerminationByKubelet))...); err != nil {
+		s.t.Errorf("pod %s: %v", name, err)
+	}
+	s.event(name, "Evicted", words[0])
+	return p
+}
+
+// unharmed checks that the pods run as they did.
+func (s *pressed) unharmed(names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		p := s.now(name)
+		if err := errors.Join(is("phase", p.Status.Phase, v1.PodRunning), is("restartCount", status(p, "c").RestartCount, 0)); err != nil {
+			s.t.Errorf("pod %s came to harm: %v", name, err)
+		}
+	}
+}
+
+func (s *pressed) clear(names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		s.delete(name, 0)
+	}
+	for _, name := range names {
+		s.gone(name)
+	}
+}
+
+func (s *pressed) capacity() {
+	n := s.node()
+	if got := n.Status.Capacity.Memory().Value(); got != 600*mib {
+		s.t.Errorf("memory capacity is %d, want the limit around the node, %d", got, 600*mib)
+	}
+	if got := n.Status.Allocatable.Memory().Value(); got != 500*mib {
+		s.t.Errorf("allocatable memory is %d, want %d: less what must be left", got, 500*mib)
+	}
+	st := n.Status.Allocatable[v1.ResourceEphemeralStorage]
+	whole := n.Status.Capacity[v1.ResourceEphemeralStorage]
+	if got, want := st.Value(), whole.Value()-int64(float64(whole.Value())*0.15); got != want || whole.Value() > 200*mib {
+		s.t.Errorf("allocatable storage is %d of %d, want %d", got, whole.Value(), want)
+	}
+}
+
+func (s *pressed) imageFS() {
+	writes := func(mb int, requests string) string {
+		return fmt.Sprintf(`{restartPolicy: Never, containers: [{name: c, resources: {requests: {%s}},
+			command: [sh, -c, "dd if=/dev/urandom of=/tmp/data bs=1M count=%d 2>/dev/null; sync; touch /story/$HOSTNAME; while [ ! -e /story/more-$HOSTNAME ]; do sleep 0.2; done; dd if=/dev/urandom of=/tmp/more bs=1M count=110; sleep 3600"]}]}`, requests, mb)
+	}
+	s.pod("small", writes(5, ""))
+	s.pod("asked", writes(60, "ephemeral-storage: 70Mi"))
+	s.running("small")
+	s.running("asked")
+	s.eventually("both to have written", func() error {
+		_, a := os.Stat(s.path("small"))
+		_, b := os.Stat(s.path("asked"))
+		return errors.Join(a, b)
+	})
+	before := s.free(filepath.Join(s.DataDir(), "containerd"))
+	s.t.Logf("image file system: %d MiB free of 400, images unused and all", before/mib)
+	// So much that only the unused image's room is missing.
+	s.pod("hog", writes(int(before/mib)-80, ""))
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, true)
+	// While the condition lasts, nobody new comes in but critical pods.
+	s.pod("late", `{nodeName: node-a, containers: [{name: c, command: [sleep, "3600"]}]}`)
+	s.pod("vital", `{nodeName: node-a, priorityClassName: system-node-critical, containers: [{name: c, command: [sleep, "3600"]}]}`)
+	rejected := s.ended("late", v1.PodFailed)
+	if rejected.Status.Reason != "Evicted" || !strings.Contains(rejected.Status.Message, "The node had condition: [DiskPressure]") {
+		s.t.Errorf("a pod under disk pressure: %s: %s", rejected.Status.Reason, rejected.Status.Message)
+	}
+	s.running("vital")
+	s.nodeEvent("EvictionThresholdMet", "Attempting to reclaim ephemeral-storage")
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, false)
+	s.pod("ballast", `{containers: [{name: c, image: "localhost/ballast:v1"}]}`)
+	s.wait("ballast", "without its image", func(p *v1.Pod) error { return waiting(p, "c", "ErrImageNeverPull") })
+	s.unharmed("small", "asked", "hog")
+
+	// No image is left to go: now it is the pod furthest above what it asked for.
+	if err := os.WriteFile(s.path("more-hog"), nil, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	s.evicted("hog", "The node was low on resource: ephemeral-storage. Threshold quantity:", "Container c was using", "request is 0")
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, false)
+	s.unharmed("small", "asked", "vital")
+	s.eventually("the hog's writable layer to be gone", func() error {
+		if now := s.free(filepath.Join(s.DataDir(), "containerd")); now < before {
+			return fmt.Errorf("%d MiB free, %d before", now/mib, before/mib)
+		}
+		return nil
+	})
+	s.clear("small", "asked", "hog", "late", "vital", "ballast")
+}
+
+func (s *pressed) soft() {
+	// It writes to its emptyDir, ends in good order within the grace that the node leaves it, and has said so.
+	s.pod("gentle", `{restartPolicy: Never, terminationGracePeriodSeconds: 60, containers: [{name: c, volumeMounts: [{name: v, mountPath: /v}],
+		command: [sh, -c, "trap 'sleep 1; echo farewell >> /story/log; exit 0' TERM; dd if=/dev/zero of=/v/data bs=1M count=110 2>/dev/null; while :; do sleep 0.1; done"]}],
+		volumes: [{name: v, emptyDir: {}}]}`)
+	s.pod("frugal", `{containers: [{name: c, volumeMounts: [{name: v, mountPath: /v}], command: [sh, -c, "dd if=/dev/zero of=/v/data bs=1M count=5; exec sleep 3600"]}], volumes: [{name: v, emptyDir: {}}]}`)
+	s.running("frugal")
+	s.evicted("gentle", "The node was low on resource: ephemeral-storage.")
+	if got := s.story(); len(got) != 1 || got[0] != "farewell" {
+		s.t.Errorf("the pod's last words are %q: a soft threshold leaves it time", got)
+	}
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, false)
+	s.unharmed("frugal")
+	s.clear("gentle", "frugal")
+}
+
+func (s *pressed) inodes() {
+	s.pod("litter", `{restartPolicy: Never, containers: [{name: c, volumeMounts: [{name: v, mountPath: /v}],
+		command: [sh, -c, "i=0; while [ $i -lt 3200 ]; do : > /v/$i; i=$((i+1)); done; exec sleep 3600"]}], volumes: [{name: v, emptyDir: {}}]}`)
+	s.pod("tidy", `{containers: [{name: c, volumeMounts: [{name: v, mountPath: /v}], command: [sleep, "3600"]}], volumes: [{name: v, emptyDir: {}}]}`)
+	s.running("tidy")
+	s.evicted("litter", "The node was low on resource: inodes.")
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, false)
+	s.unharmed("tidy")
+	s.clear("litter", "tidy")
+}
+
+func (s *pressed) memory() {
+	// Memory that grows by 5 MiB at a time in a tmpfs, and stays.
+	takes := func(mb int, requests, priority string) string {
+		return fmt.Sprintf(`{restartPolicy: Never, %s containers: [{name: c, resources: {requests: {%s}}, volumeMounts: [{name: v, mountPath: /v}],
+			command: [sh, -c, "i=0; while [ $i -lt %d ]; do dd if=/dev/zero of=/v/$i bs=1M count=5 2>/dev/null; i=$((i+5)); sleep 0.1; done; touch /story/took-$HOSTNAME; exec sleep 3600"]}],
+			volumes: [{name: v, emptyDir: {medium: Memory}}]}`, priority, requests, mb)
+	}
+	s.pod("modest", takes(90, "memory: 120Mi", ""))
+	s.pod("crucial", takes(60, "memory: 1Mi", "priorityClassName: system-cluster-critical,"))
+	s.eventually("both to have their memory", func() error {
+		_, a := os.Stat(s.path("took-modest"))
+		_, b := os.Stat(s.path("took-crucial"))
+		return errors.Join(a, b)
+	})
+	s.pod("greedy", takes(500, "memory: 10Mi", ""))
+	p := s.evicted("greedy", "The node was low on resource: memory. Threshold quantity: 100Mi, available:", "Container c was using", "request is 10Mi, has larger consumption of memory")
+	if c := status(p, "c"); c.State.Terminated != nil && c.State.Terminated.Reason == "OOMKilled" {
+		s.t.Errorf("the kernel was there before eviction")
+	}
+	s.pressure(v1.NodeMemoryPressure, v1.TaintNodeMemoryPressure, true)
+	// BestEffort pods are not let in under memory pressure; others are.
+	s.pod("beggar", `{nodeName: node-a, containers: [{name: c, command: [sleep, "3600"]}]}`)
+	s.pod("payer", `{nodeName: node-a, containers: [{name: c, resources: {requests: {memory: 1Mi}}, command: [sleep, "3600"]}]}`)
+	if r := s.ended("beggar", v1.PodFailed); r.Status.Reason != "Evicted" || !strings.Contains(r.Status.Message, "[MemoryPressure]") {
+		s.t.Errorf("a BestEffort pod under memory pressure: %s: %s", r.Status.Reason, r.Status.Message)
+	}
+	s.running("payer")
+	s.pressure(v1.NodeMemoryPressure, v1.TaintNodeMemoryPressure, false)
+	s.unharmed("modest", "crucial", "payer")
+	s.clear("modest", "crucial", "greedy", "beggar", "payer")
+}
+
+func (s *pressed) preemption() {
+	sized := func(cpu, more string) string {
+		return fmt.Sprintf(`{nodeName: node-a, %s containers: [{name: c, resources: {requests: {cpu: %s}}, command: [sleep, "3600"]}]}`, more, cpu)
+	}
+	milli := s.node().Status.Allocatable.Cpu().MilliValue()
+	s.pod("big", sized(fmt.Sprintf("%dm", milli*6/10), ""))
+	s.pod("little", sized(fmt.Sprintf("%dm", milli*2/10), ""))
+	s.running("big")
+	s.running("little")
+	// No room for one that is not critical …
+	s.pod("plain", sized(fmt.Sprintf("%dm", milli/2), ""))
+	if r := s.ended("plain", v1.PodFailed); r.Status.Reason != "OutOfcpu" {
+		s.t.Errorf("a pod without room: %s: %s", r.Status.Reason, r.Status.Message)
+	}
+	// … and the one pod that makes enough of it goes for one that is.
+	s.pod("vital", sized(fmt.Sprintf("%dm", milli/2), "priorityClassName: system-node-critical,"))
+	s.running("vital")
+	p := s.ended("big", v1.PodFailed)
+	if err := errors.Join(is("reason", p.Status.Reason, "Preempting"), condition(p, v1.DisruptionTarget, v1.ConditionTrue, v1.PodReasonTerminationByKubelet)); err != nil {
+		s.t.Errorf("the pod that went: %v", err)
+	}
+	s.event("big", "Preempting", "Preempted in order to admit critical pod")
+	s.unharmed("little", "vital")
+	s.clear("big", "little", "plain", "vital")
+}
+
+// free is how many bytes are left of a file system.
+func (s *pressed) free(dir string) int64 {
+	s.t.Helper()
+	out, err := exec.Command("stat", "-f", "-c", "%a %S", dir).Output()
+	var blocks, size int64
+	if err == nil {
+		_, err = fmt.Sscan(string(out), &blocks, &size)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return blocks * size
+}
+
+// nodeEvent waits for an Event about the node.
+func (s *pressed) nodeEvent(reason, text string) {
+	s.t.Helper()
+	s.eventually("Event "+reason+" of the node", func() error {
+		list, err := s.client.CoreV1().Events("default").List(s.ctx(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node"})
+		if err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Reason == reason && strings.Contains(e.Message, text) {
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
+}
