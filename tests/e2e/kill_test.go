@@ -26,10 +26,11 @@ func TestKillEachProcess(t *testing.T) {
 	l := startLoad(url)
 	l.progress(t, 20)
 
-	victims := []struct {
+	type victim struct {
 		name string
 		kill func()
-	}{
+	}
+	victims := []victim{
 		{"control plane", func() { n.killRole("controlplane") }},
 		{"agent", func() { n.killRole("agent") }},
 		{"supervisor", func() {
@@ -40,8 +41,9 @@ func TestKillEachProcess(t *testing.T) {
 		{"containerd", func() { n.killProcess("containerd ", filepath.Join(n.DataDir(), "containerd")) }},
 	}
 	if n.Plugin != nil {
-		// There is no logpump, and containerd is the user's: a killed one is not reeve's to start, and loses lines.
+		// There is no logpump, and containerd is the user's: a killed one is not reeve's to start.
 		victims = victims[:3]
+		victims = append(victims, victim{"containerd", func() { n.Plugin.KillAndRestart(t) }})
 	}
 	for i, v := range victims {
 		lines := n.wantEveryLineOnce("writer", "writer")

@@ -65,6 +65,8 @@ type Plugin struct {
 	Endpoint string // unix://…
 	dir      string
 	address  string
+	cgroup   string
+	cmd      *exec.Cmd
 }
 
 // PluginConfig says what StartPlugin shall start.
@@ -82,36 +84,51 @@ func StartPlugin(t testing.TB, c PluginConfig) *Plugin {
 	p := &Plugin{dir: filepath.Join(c.Dir, "plugin"), address: filepath.Join(c.Dir, "plugin.sock")}
 	p.Endpoint = "unix://" + p.address
 	WriteConflist(t, filepath.Join(p.dir, "net.d"), filepath.Join(p.dir, "ipam"))
-	conf := filepath.Join(p.dir, "config.toml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, pluginConfig, filepath.Join(p.dir, "root"), filepath.Join(p.dir, "state"), p.address, p.address+".ttrpc",
+	if err := os.WriteFile(filepath.Join(p.dir, "config.toml"), fmt.Appendf(nil, pluginConfig, filepath.Join(p.dir, "root"), filepath.Join(p.dir, "state"), p.address, p.address+".ttrpc",
 		c.PauseImage, c.HostsDir, CNIBinDir, filepath.Join(p.dir, "net.d")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(p.dir, "containerd.log"))
+	p.cgroup = CgroupRoot(filepath.Base(c.Dir)) + "/plugin"
+	p.start(t)
+	t.Cleanup(func() {
+		p.removePods(t)
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		p.cmd.Wait()
+	})
+	return p
+}
+
+// KillAndRestart ends the containerd with SIGKILL and starts it again, as the user's service manager would.
+func (p *Plugin) KillAndRestart(t testing.TB) {
+	t.Helper()
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+	p.start(t)
+}
+
+// start starts containerd and waits until its plugin is ready.
+func (p *Plugin) start(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(p.dir, "containerd.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("containerd", "--config", conf)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	p.cmd = exec.Command("containerd", "--config", filepath.Join(p.dir, "config.toml"))
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	host, err := cgroup.Detect()
 	if err == nil {
-		err = host.Join(CgroupRoot(filepath.Base(c.Dir))+"/plugin", cmd.Process.Pid)
+		err = host.Join(p.cgroup, p.cmd.Process.Pid)
 	}
 	if err != nil {
+		p.cmd.Process.Kill()
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		p.removePods(t)
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-	})
 	WaitCRI(t, p.Endpoint)
-	return p
 }
 
 // Import puts an image archive where the plugin looks.
