@@ -56,6 +56,8 @@ type Config struct {
 	Network Network
 	// CgroupDriver is "cgroupfs" (default) or "systemd".
 	CgroupDriver string
+	// CgroupRoot is where sandboxes go that name no cgroup parent (crictl's), with the cgroupfs driver; "/" when empty.
+	CgroupRoot string
 	// Snapshotter is "overlayfs" where containerd has it, else "native", when empty.
 	Snapshotter string
 	// Handlers by name; DefaultHandler ("runc" when empty) is also the one for the empty name. "runc" always exists.

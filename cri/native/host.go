@@ -38,7 +38,7 @@ func (r *Runtime) inspectHost(ctx context.Context) error {
 	r.cgroups = cg
 	caps, score := runtimeProcess(r.cfg.Address)
 	h := &spec.Host{
-		CgroupV2: cg.Unified, SystemdCgroup: r.cfg.CgroupDriver == "systemd", Capabilities: spec.CapabilitiesOf(caps),
+		CgroupV2: cg.Unified, CgroupRoot: r.cfg.CgroupRoot, SystemdCgroup: r.cfg.CgroupDriver == "systemd", Capabilities: spec.CapabilitiesOf(caps),
 		MinOOMScoreAdj: -1000, SELinux: exists("/sys/fs/selinux/enforce"),
 		Devices: oci.HostDevices, Device: devicesAt, SeccompLocalhost: loadSeccomp,
 	}

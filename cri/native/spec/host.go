@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"cmp"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -11,6 +13,8 @@ const Version = "1.1.0"
 type Host struct {
 	// CgroupV2 is true where all controllers are on v2.
 	CgroupV2 bool
+	// CgroupRoot is the parent of pods that name none, with the cgroupfs driver; "" means "/".
+	CgroupRoot string
 	// SystemdCgroup says that cgroup paths are "slice:prefix:name".
 	SystemdCgroup bool
 	// Capabilities that the runtime may grant ("CAP_CHOWN"); a container never gets others, because asking fails.
@@ -66,9 +70,7 @@ const DefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 // driver, whose scope names metric tools parse.
 func (h *Host) CgroupsPath(parent, id string) string {
 	if !h.SystemdCgroup {
-		if parent == "" {
-			parent = "/"
-		}
+		parent = cmp.Or(parent, h.CgroupRoot, "/")
 		if parent[len(parent)-1] != '/' {
 			parent += "/"
 		}

@@ -291,12 +291,13 @@ func TestResources(t *testing.T) {
 }
 
 func TestCgroupsPath(t *testing.T) {
+	moved := testHost(func(h *Host) { h.CgroupRoot = "/lab" })
 	fs, sd := testHost(), testHost(func(h *Host) { h.SystemdCgroup = true })
 	for _, tc := range []struct {
 		h            *Host
 		parent, want string
 	}{
-		{fs, "/kubepods/podx", "/kubepods/podx/id"}, {fs, "", "/id"}, {fs, "/", "/id"},
+		{fs, "/kubepods/podx", "/kubepods/podx/id"}, {fs, "", "/id"}, {fs, "/", "/id"}, {moved, "", "/lab/id"}, {moved, "/a", "/a/id"},
 		{sd, "kubepods-podx.slice", "kubepods-podx.slice:cri-containerd:id"},
 		{sd, "/kubepods.slice/kubepods-podx.slice", "kubepods-podx.slice:cri-containerd:id"}, {sd, "", "system.slice:cri-containerd:id"},
 	} {
