@@ -54,6 +54,8 @@ func commandFor(name string) *cobra.Command {
 	switch name {
 	case "kubelet":
 		return kubeletCommand()
+	case "kube-proxy":
+		return kubeProxyCommand()
 	}
 	return rootCommand()
 }
@@ -76,6 +78,6 @@ func rootCommand() *cobra.Command {
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(serverCommand(), agentCommand(), criCommand(), kubectlCommand(), tokenCommand(), cleanupCommand(),
-		installCommand(), uninstallCommand(), doctorCommand(), versionCommand())
+		proxyCommand(), installCommand(), uninstallCommand(), doctorCommand(), versionCommand())
 	return root
 }

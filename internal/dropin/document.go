@@ -27,52 +27,53 @@ type Kind struct{ APIVersion, Kind string }
 // Read reads a YAML or JSON file of the kind. Strict: a field that typed (a pointer to a struct with JSON tags) does not
 // have, a key that is there twice and a value of the wrong type are errors that name file and field.
 func Read(path string, kind Kind, typed any) (Document, error) {
+	doc, loose, err := ReadLenient(path, kind, typed)
+	if err == nil && len(loose) > 0 {
+		err = fmt.Errorf("configuration %q: %w", path, errors.Join(loose...))
+	}
+	return doc, err
+}
+
+// ReadLenient is Read for a program that takes unknown and doubled fields with no more than a warning: they come back in
+// loose.
+func ReadLenient(path string, kind Kind, typed any) (doc Document, loose []error, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxFile {
-		return nil, fmt.Errorf("read configuration %q: it is no regular file of at most 1 MiB", path)
+		return nil, nil, fmt.Errorf("read configuration %q: it is no regular file of at most 1 MiB", path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
-	doc, err := decode(data, kind, typed)
-	if err != nil {
-		return nil, fmt.Errorf("configuration %q: %w", path, err)
+	if doc, loose, err = decode(data, kind, typed); err != nil {
+		return nil, nil, fmt.Errorf("configuration %q: %w", path, err)
 	}
-	return doc, nil
+	return doc, loose, nil
 }
 
-func decode(data []byte, kind Kind, typed any) (Document, error) {
+func decode(data []byte, kind Kind, typed any) (Document, []error, error) {
 	if strings.TrimSpace(string(data)) == "" {
-		return nil, fmt.Errorf("it is empty; it must begin with apiVersion: %s and kind: %s", kind.APIVersion, kind.Kind)
+		return nil, nil, fmt.Errorf("it is empty; it must begin with apiVersion: %s and kind: %s", kind.APIVersion, kind.Kind)
 	}
 	raw, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		return nil, plain(err)
+		return nil, nil, plain(err)
 	}
 	doc, err := parse(raw)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if got := (Kind{text(doc["apiVersion"]), text(doc["kind"])}); got != kind {
-		return nil, fmt.Errorf("apiVersion %q and kind %q: must be %q and %q", got.APIVersion, got.Kind, kind.APIVersion, kind.Kind)
+		return nil, nil, fmt.Errorf("apiVersion %q and kind %q: must be %q and %q", got.APIVersion, got.Kind, kind.APIVersion, kind.Kind)
 	}
-	if err := strict(raw, typed); err != nil {
-		return nil, err
-	}
-	return doc, nil
-}
-
-// strict fills typed; names are case-sensitive, and every unknown or doubled field is in the error.
-func strict(raw []byte, typed any) error {
-	loose, err := kjson.UnmarshalStrict(raw, typed)
+	loose, err := kjson.UnmarshalStrict(raw, typed) // names are case-sensitive
 	if err != nil {
-		return plain(err)
+		return nil, nil, plain(err)
 	}
-	return errors.Join(loose...)
+	return doc, loose, nil
 }
 
 func parse(raw []byte) (Document, error) {
@@ -170,14 +171,15 @@ func (d Document) Get(path string) any {
 	return at
 }
 
-// Decode fills typed from the document. Values that flags set are checked here: the error names the field.
+// Decode fills typed from the document; what typed does not have was told of by Read. Values that flags set are checked
+// here: the error names the field.
 func (d Document) Decode(typed any) error {
 	raw, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("decode configuration: %w", err)
 	}
-	if err := strict(raw, typed); err != nil {
-		return fmt.Errorf("decode configuration: %w", err)
+	if _, err := kjson.UnmarshalStrict(raw, typed); err != nil {
+		return fmt.Errorf("decode configuration: %w", plain(err))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,6 +88,17 @@ func (f *Flags) Value(name string) string { return f.given[name].text }
 // Given tells whether a flag is on the command line.
 func (f *Flags) Given(name string) bool { return f.set.Changed(name) }
 
+// Ignored are the given flags that stand for a field and are none of those named.
+func (f *Flags) Ignored(but ...string) []string {
+	var out []string
+	for _, fl := range f.list {
+		if fl.Path != "" && f.Given(fl.Name) && !slices.Contains(but, fl.Name) {
+			out = append(out, "--"+fl.Name)
+		}
+	}
+	return out
+}
+
 // Bool is a flag's value as a bool.
 func (f *Flags) Bool(name string) bool { b, _ := strconv.ParseBool(f.Value(name)); return b }
 
@@ -110,11 +122,11 @@ func (f *Flags) StringMap(name string) map[string]string {
 	return out
 }
 
-// Apply puts every given flag that stands for a field into the document: flags win over files. Maps take the place of the
-// files', feature gates join them, as upstream.
-func (f *Flags) Apply(doc Document) {
+// Apply puts every given flag that stands for a field, or only those named, into the document: flags win over files. Maps
+// take the place of the files', feature gates join them, as upstream.
+func (f *Flags) Apply(doc Document, only ...string) {
 	for _, fl := range f.list {
-		if fl.Path != "" && f.Given(fl.Name) {
+		if fl.Path != "" && f.Given(fl.Name) && (len(only) == 0 || slices.Contains(only, fl.Name)) {
 			doc.Set(fl.Path, f.given[fl.Name].parsed, fl.Type == Bools)
 		}
 	}

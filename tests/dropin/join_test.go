@@ -91,6 +91,7 @@ cpuManagerPolicy: static
 	node.Eventually(t, "the pod is Ready", func() (err error) { pod, err = b.running("default", "counter"); return err })
 	t.Run("its pods are on the conflist's network and can be reached", func(t *testing.T) { b.reach(t, pod) })
 	t.Run("static pods have mirrors", func(t *testing.T) { b.mirrors(t) })
+	t.Run("kube-proxy beside it", func(t *testing.T) { b.kubeProxy(t) })
 	t.Run("its certificates are renewed under open connections", func(t *testing.T) { b.renewed(t) })
 	t.Run("the API server stalls until they have expired", func(t *testing.T) { b.stalled(t, pod) })
 }

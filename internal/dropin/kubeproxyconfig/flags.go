@@ -1,0 +1,70 @@
+package kubeproxyconfig
+
+import "github.com/reevehq/reeve/internal/dropin"
+
+// Flags is what becomes of every flag of kube-proxy 1.36. With --config, flags for fields have no effect, as upstream, but
+// for those of alwaysFlags.
+var Flags = []dropin.Flag{
+	{Name: "config", Type: text, Usage: "file with a KubeProxyConfiguration; flags for its fields are ignored then", Support: works},
+	{Name: "cleanup", Type: boolean, Default: "false", Usage: "remove the rules of every mode and end", Support: works},
+	{Name: "init-only", Type: boolean, Default: "false", Usage: "do what needs privileges and end", Support: refused, Note: "the proxy needs its privileges as long as it runs; leave the init container out", Neutral: []string{"false"}},
+	{Name: "write-config-to", Type: text, Usage: "write the defaults to this file and end", Support: refused, Note: "write the file by hand: what it does not name has its default"},
+	{Name: "master", Type: text, Usage: "address of the API server, in place of the kubeconfig's", Support: works},
+	{Name: "version", Type: text, Usage: "print the version (raw: all of it) and end", Support: works},
+
+	{Name: "kubeconfig", Type: text, Path: "clientConnection.kubeconfig"},
+	{Name: "kube-api-qps", Type: number, Path: "clientConnection.qps"},
+	{Name: "kube-api-burst", Type: integer, Path: "clientConnection.burst"},
+	{Name: "kube-api-content-type", Type: text, Path: "clientConnection.contentType"},
+	{Name: "hostname-override", Type: text, Path: "hostnameOverride"},
+	{Name: "bind-address", Type: text, Path: "bindAddress"},
+	{Name: "bind-address-hard-fail", Type: boolean, Path: "bindAddressHardFail"},
+	{Name: "healthz-bind-address", Type: text, Path: "healthzBindAddress"},
+	{Name: "metrics-bind-address", Type: text, Path: "metricsBindAddress"},
+	{Name: "profiling", Type: boolean, Path: "enableProfiling"},
+	{Name: "show-hidden-metrics-for-version", Type: text, Path: "showHiddenMetricsForVersion"},
+	{Name: "proxy-mode", Type: text, Path: "mode"},
+	{Name: "cluster-cidr", Type: text, Path: "clusterCIDR"},
+	{Name: "detect-local-mode", Type: text, Path: "detectLocalMode"},
+	{Name: "pod-bridge-interface", Type: text, Path: "detectLocal.bridgeInterface"},
+	{Name: "pod-interface-name-prefix", Type: text, Path: "detectLocal.interfaceNamePrefix"},
+	{Name: "nodeport-addresses", Type: list, Path: "nodePortAddresses"},
+	{Name: "masquerade-all", Type: boolean, Path: "iptables.masqueradeAll"},
+	{Name: "iptables-masquerade-bit", Type: integer, Path: "iptables.masqueradeBit"},
+	{Name: "iptables-localhost-nodeports", Type: boolean, Path: "iptables.localhostNodePorts"},
+	{Name: "iptables-sync-period", Type: duration, Path: "iptables.syncPeriod"},
+	{Name: "iptables-min-sync-period", Type: duration, Path: "iptables.minSyncPeriod"},
+	{Name: "ipvs-scheduler", Type: text, Path: "ipvs.scheduler"},
+	{Name: "ipvs-exclude-cidrs", Type: list, Path: "ipvs.excludeCIDRs"},
+	{Name: "ipvs-strict-arp", Type: boolean, Path: "ipvs.strictARP"},
+	{Name: "ipvs-sync-period", Type: duration, Path: "ipvs.syncPeriod"},
+	{Name: "ipvs-min-sync-period", Type: duration, Path: "ipvs.minSyncPeriod"},
+	{Name: "ipvs-tcp-timeout", Type: duration, Path: "ipvs.tcpTimeout"},
+	{Name: "ipvs-tcpfin-timeout", Type: duration, Path: "ipvs.tcpFinTimeout"},
+	{Name: "ipvs-udp-timeout", Type: duration, Path: "ipvs.udpTimeout"},
+	{Name: "conntrack-max-per-core", Type: integer, Path: "conntrack.maxPerCore"},
+	{Name: "conntrack-min", Type: integer, Path: "conntrack.min"},
+	{Name: "conntrack-tcp-be-liberal", Type: boolean, Path: "conntrack.tcpBeLiberal"},
+	{Name: "conntrack-tcp-timeout-established", Type: duration, Path: "conntrack.tcpEstablishedTimeout"},
+	{Name: "conntrack-tcp-timeout-close-wait", Type: duration, Path: "conntrack.tcpCloseWaitTimeout"},
+	{Name: "conntrack-udp-timeout", Type: duration, Path: "conntrack.udpTimeout"},
+	{Name: "conntrack-udp-timeout-stream", Type: duration, Path: "conntrack.udpStreamTimeout"},
+	{Name: "config-sync-period", Type: duration, Path: "configSyncPeriod"},
+	{Name: "oom-score-adj", Type: integer, Path: "oomScoreAdj"},
+	{Name: "proxy-port-range", Type: text, Path: "portRange", Deprecated: "has no effect upstream"},
+	{Name: "feature-gates", Type: gates, Path: "featureGates"},
+
+	{Name: "v", Type: integer, Path: "logging.verbosity"},
+	{Name: "vmodule", Type: text, Support: missing},
+	{Name: "logging-format", Type: text, Path: "logging.format"},
+	{Name: "log-flush-frequency", Type: duration, Path: "logging.flushFrequency"},
+	{Name: "log-json-split-stream", Type: boolean, Support: missing, Neutral: []string{"false"}},
+	{Name: "log-json-info-buffer-size", Type: text, Support: missing},
+	{Name: "log-text-split-stream", Type: boolean, Support: missing, Neutral: []string{"false"}},
+	{Name: "log-text-info-buffer-size", Type: text, Support: missing},
+	{Name: "boot-id-file", Type: text, Support: fixed, Note: "cAdvisor's"},
+	{Name: "machine-id-file", Type: text, Support: fixed, Note: "cAdvisor's"},
+}
+
+// alwaysFlags are the flags that count with --config too.
+var alwaysFlags = []string{"hostname-override", "v", "logging-format", "log-flush-frequency"}
