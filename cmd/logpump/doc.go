@@ -9,6 +9,10 @@
 // whether the lines were written and from the marker whether the bytes were taken. A line without its newline stays in
 // the FIFO until it ends or reaches 16 KiB.
 //
+// A second process of the same program, the keeper, holds every FIFO too and does nothing else but start the pump again
+// when it dies, as the pump does for it. So a container that ends while the pump is dead loses nothing, and output flows
+// again within some 10 ms with no agent there.
+//
 // Goroutines: one a stream, one a control connection, one an attached client. It never blocks a container on a client or
 // on the agent, and never removes a log file.
 package main

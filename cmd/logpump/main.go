@@ -19,37 +19,60 @@ const lockPatience = 4 * time.Second
 
 func main() {
 	dir := flag.String("dir", "", "state folder: FIFOs, state and the control socket")
+	keep := flag.Bool("keep", false, "be the keeper, which only holds the FIFOs open and restarts the pump; the pump starts it")
 	flag.Parse()
-	if err := run(*dir); err != nil {
+	role := run
+	if *keep {
+		role = runKeeper
+	}
+	if err := role(*dir); err != nil {
 		fmt.Fprintln(os.Stderr, "logpump:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string) error {
+// prepare is what both roles begin with. The lock is held until the process ends; nil says that another one has it.
+func prepare(dir, lockPath string) (*os.File, error) {
 	if dir == "" {
-		return fmt.Errorf("flag --dir is missing: name the state folder")
+		return nil, fmt.Errorf("flag --dir is missing: name the state folder")
 	}
-	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(50)
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGINT)
 	if err := os.MkdirAll(filepath.Join(dir, "c"), 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(lockPath)
+	if err == nil && lock == nil {
+		fmt.Fprintf(os.Stderr, "logpump: another one serves %s\n", dir)
+	}
+	return lock, err
+}
+
+func run(dir string) error {
+	lock, err := prepare(dir, logpump.LockPath(dir))
+	if lock == nil {
 		return err
 	}
-	lock, err := os.OpenFile(logpump.LockPath(dir), os.O_CREATE|os.O_RDWR, 0o600)
+	defer lock.Close() // also keeps the collector from closing it
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	return newPump(dir).serve()
+}
+
+// lockFile takes a lock that ends with the process. A predecessor that was just killed may still hold it for a moment;
+// nil says that another one holds it for good.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// A predecessor that was just killed may still hold the lock for a moment.
-	for end := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
-		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			break
+	for end, wait := time.Now().Add(lockPatience), time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			return f, nil
 		}
 		if time.Now().After(end) {
-			fmt.Fprintf(os.Stderr, "logpump: another one serves %s\n", dir)
-			return nil
+			f.Close()
+			return nil, nil
 		}
+		time.Sleep(wait)
 	}
-	return newPump(dir).serve()
 }

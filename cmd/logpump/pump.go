@@ -24,15 +24,20 @@ var errUnknown = errors.New("unknown container")
 // pump is the set of containers and the control socket.
 type pump struct {
 	dir  string
+	keep *keep
 	exit chan struct{}
-	once sync.Once // closes exit
+
+	keeping sync.Mutex // held while the keeper is looked for
+	once    sync.Once  // closes exit
 
 	mu         sync.Mutex
 	containers map[string]*container
 }
 
 func newPump(dir string) *pump {
-	return &pump{dir: dir, exit: make(chan struct{}), containers: map[string]*container{}}
+	p := &pump{dir: dir, exit: make(chan struct{}), containers: map[string]*container{}}
+	p.keep = &keep{dir: dir, lost: p.rekeep}
+	return p
 }
 
 // serve takes over what a predecessor left, then answers requests until an exit request.
@@ -45,6 +50,10 @@ func (p *pump) serve() error {
 		if err := p.adopt(e.Name()); err != nil {
 			fmt.Fprintf(os.Stderr, "logpump: take over container %s: %v\n", e.Name(), err)
 		}
+	}
+	if err := p.tryKeep(); err != nil {
+		fmt.Fprintln(os.Stderr, "logpump: nobody else holds the containers' output:", err)
+		go p.rekeep()
 	}
 	sock := logpump.SocketPath(p.dir)
 	if err := os.Remove(sock); err != nil && !os.IsNotExist(err) {
@@ -68,6 +77,7 @@ func (p *pump) serve() error {
 		if err != nil {
 			select {
 			case <-p.exit:
+				p.keep.leave()
 				os.Remove(sock)
 				return nil
 			default:
@@ -158,7 +168,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 func (p *pump) do(req logpump.Request, resp *logpump.Response) error {
 	switch req.Op {
 	case logpump.OpPing:
-		resp.PID, resp.Version = os.Getpid(), logpump.Version
+		resp.PID, resp.Version, resp.KeeperPID = os.Getpid(), logpump.Version, p.keep.keeperPID()
 		return nil
 	case logpump.OpList:
 		p.mu.Lock()
@@ -181,17 +191,12 @@ func (p *pump) do(req logpump.Request, resp *logpump.Response) error {
 	}
 	switch req.Op {
 	case logpump.OpAdd:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.containers[req.ID] != nil {
-			return nil
-		}
-		if req.LogPath != "" && !filepath.IsAbs(req.LogPath) {
-			return fmt.Errorf("log path %q is not absolute", req.LogPath)
-		}
-		if err := p.open(req.ID, config{Version: logpump.Version, LogPath: req.LogPath, Stdin: req.Stdin, Stderr: req.Stderr}); err != nil {
-			os.RemoveAll(logpump.PathsOf(p.dir, req.ID).Dir)
+		c, err := p.add(req)
+		if c == nil {
 			return err
+		}
+		if err := p.keep.hold(c); err != nil && !errors.Is(err, errNoKeeper) {
+			fmt.Fprintf(os.Stderr, "logpump: container %s: hand over to the keeper: %v\n", req.ID, err)
 		}
 		return nil
 	case logpump.OpReopen:
@@ -217,6 +222,7 @@ func (p *pump) do(req logpump.Request, resp *logpump.Response) error {
 			timeout = time.Duration(req.TimeoutMillis) * time.Millisecond
 		}
 		resp.Drained = c.finish(timeout)
+		defer p.keep.drop(req.ID) // after the lock is given back
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.containers[req.ID] == c {
@@ -226,6 +232,23 @@ func (p *pump) do(req logpump.Request, resp *logpump.Response) error {
 		return nil
 	}
 	return fmt.Errorf("unknown op %q", req.Op)
+}
+
+// add makes a container known. It answers nil without error for one that is.
+func (p *pump) add(req logpump.Request) (*container, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.containers[req.ID] != nil {
+		return nil, nil
+	}
+	if req.LogPath != "" && !filepath.IsAbs(req.LogPath) {
+		return nil, fmt.Errorf("log path %q is not absolute", req.LogPath)
+	}
+	if err := p.open(req.ID, config{Version: logpump.Version, LogPath: req.LogPath, Stdin: req.Stdin, Stderr: req.Stderr}); err != nil {
+		os.RemoveAll(logpump.PathsOf(p.dir, req.ID).Dir)
+		return nil, err
+	}
+	return p.containers[req.ID], nil
 }
 
 func (p *pump) find(id string) (*container, error) {

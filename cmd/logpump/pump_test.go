@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,17 +26,25 @@ import (
 // asPump, set in the environment, makes the test binary be the program itself.
 const asPump = "REEVE_TEST_AS_LOGPUMP"
 
+// parentPID names the test's process to the programs that it started and those that they start.
+const parentPID = "REEVE_TEST_LOGPUMP_PARENT"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asPump); dir != "" {
 		// A test binary that is killed must not leave its logpump behind, which by design outlives whoever started it.
-		go func(parent int) {
+		parent, _ := strconv.Atoi(os.Getenv(parentPID))
+		go func() {
 			for range time.Tick(100 * time.Millisecond) {
-				if os.Getppid() != parent {
+				if syscall.Kill(parent, 0) != nil {
 					os.Exit(1)
 				}
 			}
-		}(os.Getppid())
-		if err := run(dir); err != nil {
+		}()
+		role := run
+		if slices.Contains(os.Args, "--keep") {
+			role = runKeeper
+		}
+		if err := role(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -61,7 +71,7 @@ func newRig(t *testing.T) *rig {
 	r.sup = &logpump.Supervisor{Dir: dir, Binary: os.Args[0], Logger: slog.New(slog.DiscardHandler),
 		Wrap: func(string, ...string) *exec.Cmd {
 			// env(1) sets what Ensure's own environment leaves out.
-			return exec.Command("env", asPump+"="+dir, os.Args[0])
+			return exec.Command("env", asPump+"="+dir, fmt.Sprintf("%s=%d", parentPID, os.Getpid()), os.Args[0])
 		}}
 	r.start()
 	t.Cleanup(func() {
@@ -243,23 +253,11 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		}
 	}
 	close(stop)
-	// The shim leaves while the pump is down: an agent holds the FIFOs' read ends for that.
-	held := make([]int, 0, 2)
-	for _, path := range []string{p.Stdout, p.Stderr} {
-		fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, fd)
-	}
 	writers.Wait()
 	r.kill()
 	r.start()
 	if drained, err := r.Finish(ctx, "a", 10*time.Second); err != nil || !drained {
 		t.Fatalf("finish: drained %t, %v", drained, err)
-	}
-	for _, fd := range held {
-		syscall.Close(fd)
 	}
 	o, e := messages(t, append(files, log)...)
 	for i, got := range [][]string{o, e} {
@@ -275,6 +273,52 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	t.Logf("%d and %d lines through %d kills", wrote[0], wrote[1], kills)
 }
 
+// TestNobodyElseHolds: a container ends right after the pump was killed, with no agent, whoever of the two processes was
+// killed before: the other one holds what lies in the FIFO.
+func TestNobodyElseHolds(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	for i := range 20 {
+		id := fmt.Sprintf("c%d", i)
+		log := filepath.Join(r.dir, id+".log")
+		if err := r.Add(ctx, id, log, false, false); err != nil {
+			t.Fatal(err)
+		}
+		w, closeBoth := shim(t, logpump.PathsOf(r.dir, id).Stdout)
+		if i%2 == 1 { // another keeper first
+			_, keeper, err := r.PIDs(ctx)
+			if err != nil || keeper == 0 {
+				t.Fatalf("keeper %d, %v", keeper, err)
+			}
+			if err := syscall.Kill(keeper, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, func() bool { _, now, err := r.PIDs(ctx); return err == nil && now != 0 && now != keeper })
+		}
+		r.kill()
+		fmt.Fprintf(w, "first %d\nlast %d\n", i, i)
+		closeBoth()
+		waitFor(t, func() bool { _, _, err := r.Ping(ctx); return err == nil }) // the keeper's doing, not ours
+		if drained, err := r.Finish(ctx, id, 10*time.Second); err != nil || !drained {
+			t.Fatalf("finish: %t, %v", drained, err)
+		}
+		if o, _ := messages(t, log); fmt.Sprint(o) != fmt.Sprintf("[first %d last %[1]d]", i) {
+			t.Fatalf("container %d: got %q", i, o)
+		}
+	}
+	_, keeper, err := r.PIDs(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { // nothing is held for those that are finished
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", keeper))
+		return !slices.ContainsFunc(fds, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return strings.Contains(to, "/stdout")
+		})
+	})
+}
+
 // TestWriterThatLeftBeforeRestart covers an end that no new pump can see by polling.
 func TestWriterThatLeftBeforeRestart(t *testing.T) {
 	r := newRig(t)
@@ -287,13 +331,7 @@ func TestWriterThatLeftBeforeRestart(t *testing.T) {
 	w, closeBoth := shim(t, p.Stdout)
 	fmt.Fprintln(w, "first")
 	waitFor(t, func() bool { b, _ := os.ReadFile(log); return bytes.Contains(b, []byte("first")) })
-	hold, err := syscall.Open(p.Stdout, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(hold)
 	r.kill()
-	waitFor(t, func() bool { _, _, err := r.Ping(ctx); return err != nil })
 	fmt.Fprint(w, "second\nthird")
 	closeBoth()
 	r.start()

@@ -79,6 +79,12 @@ func (c Client) Ping(ctx context.Context) (pid, version int, err error) {
 	return resp.PID, resp.Version, err
 }
 
+// PIDs returns the processes of the running logpump: the pump and its keeper, which is 0 when there is none.
+func (c Client) PIDs(ctx context.Context) (pump, keeper int, err error) {
+	resp, err := c.call(ctx, Request{Op: OpPing}, callTimeout)
+	return resp.PID, resp.KeeperPID, err
+}
+
 // Add makes the FIFOs of a container, opens them, and writes what comes to logPath (nowhere when empty). stderr is false
 // for a container with a terminal. When it returns, writers may open the FIFOs. Adding again is a no-op.
 func (c Client) Add(ctx context.Context, id, logPath string, stdin, stderr bool) error {

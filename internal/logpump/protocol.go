@@ -34,12 +34,14 @@ type Request struct {
 
 // Response is one line of JSON back. Err is empty on success.
 type Response struct {
-	Err     string   `json:"err,omitempty"`
-	Missing bool     `json:"missing,omitempty"` // Err says that ID is unknown
-	Version int      `json:"version,omitempty"`
-	PID     int      `json:"pid,omitempty"`
-	IDs     []string `json:"ids,omitempty"`
-	Drained bool     `json:"drained,omitempty"` // finish: every stream reached its end in time
+	Err     string `json:"err,omitempty"`
+	Missing bool   `json:"missing,omitempty"` // Err says that ID is unknown
+	Version int    `json:"version,omitempty"`
+	PID     int    `json:"pid,omitempty"`
+	// KeeperPID is the process that holds the FIFOs as well; 0 without one.
+	KeeperPID int      `json:"keeperPID,omitempty"`
+	IDs       []string `json:"ids,omitempty"`
+	Drained   bool     `json:"drained,omitempty"` // finish: every stream reached its end in time
 }
 
 // Frames of an attach: one byte of stream, four bytes of length (big endian), then the data. The connection's end is the
@@ -64,6 +66,10 @@ func SocketPath(dir string) string { return filepath.Join(dir, "sock") }
 
 // LockPath returns the file that a running logpump holds locked with flock(2).
 func LockPath(dir string) string { return filepath.Join(dir, "lock") }
+
+// KeeperSocketPath and KeeperLockPath are the same of the keeper, the pump's second process.
+func KeeperSocketPath(dir string) string { return filepath.Join(dir, "keep") }
+func KeeperLockPath(dir string) string   { return filepath.Join(dir, "keep.lock") }
 
 // MaxSocketPath is the longest path that the kernel takes for a unix socket.
 const MaxSocketPath = 107

@@ -20,6 +20,8 @@ const (
 	startPoll    = 2 * time.Millisecond
 	retryMin     = 20 * time.Millisecond // a dead logpump is replaced at once, a crashing one ever more slowly
 	retryMax     = 5 * time.Second
+
+	keeperHeadroom = 200 * time.Millisecond // for the keeper to start a pump itself, which takes it some 10 ms
 )
 
 // Supervisor keeps one logpump running for a folder. Dir and Binary must be set.
@@ -80,12 +82,9 @@ func (s *Supervisor) ensure(ctx context.Context) (started bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if pid, _, err := c.Ping(ctx); err == nil {
-			if s.Detach != nil {
-				if err := s.Detach(pid); err != nil {
-					s.Logger.Warn("Could not move logpump to its own cgroup", "pid", pid, "err", err)
-				}
-			}
+		if pid, keeper, err := c.PIDs(ctx); err == nil {
+			s.detach(pid)
+			s.detach(keeper)
 			s.Logger.Info("Started logpump", "pid", pid, "path", s.Dir)
 			return true, nil
 		}
@@ -103,8 +102,17 @@ func (s *Supervisor) ensure(ctx context.Context) (started bool, err error) {
 	}
 }
 
-// Run watches the logpump and starts it again whenever it dies, until ctx ends. restarted, if not nil, is called after
-// each such start.
+func (s *Supervisor) detach(pid int) {
+	if s.Detach == nil || pid == 0 {
+		return
+	}
+	if err := s.Detach(pid); err != nil {
+		s.Logger.Warn("Could not move logpump to its own cgroup", "pid", pid, "err", err)
+	}
+}
+
+// Run watches the logpump and starts it again whenever it dies and its keeper does not, until ctx ends. restarted, if not
+// nil, is called whenever another one serves.
 func (s *Supervisor) Run(ctx context.Context, restarted func()) error {
 	delay := retryMin
 	for ctx.Err() == nil {
@@ -128,8 +136,24 @@ func (s *Supervisor) Run(ctx context.Context, restarted func()) error {
 		if time.Since(began) > retryMax {
 			delay = retryMin
 		}
+		if s.restartedByKeeper(ctx) && restarted != nil {
+			restarted()
+		}
 	}
 	return ctx.Err()
+}
+
+// restartedByKeeper waits a moment for the pump that the keeper starts in place of a dead one.
+func (s *Supervisor) restartedByKeeper(ctx context.Context) bool {
+	for end := time.Now().Add(keeperHeadroom); time.Now().Before(end); {
+		if _, _, err := (Client{Dir: s.Dir}).Ping(ctx); err == nil {
+			return true
+		}
+		if !sleep(ctx, startPoll) {
+			return false
+		}
+	}
+	return false
 }
 
 // watch returns when the logpump's end closes an idle connection, or ctx ends.
@@ -159,20 +183,27 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // and for removing reeve. A folder without a running logpump is fine.
 func (s *Supervisor) Stop(ctx context.Context) error {
 	c := Client{Dir: s.Dir}
-	pid, _, err := c.Ping(ctx)
+	pump, keeper, err := c.PIDs(ctx)
 	if err != nil {
 		return nil
 	}
 	if err := c.Exit(ctx, true); err != nil {
 		return err
 	}
-	for {
-		st, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		if errors.Is(err, os.ErrNotExist) || strings.Contains(string(st), ") Z ") {
-			return nil
-		}
-		if !sleep(ctx, startPoll) {
-			return fmt.Errorf("wait for logpump %d to end: %w", pid, ctx.Err())
+	for _, pid := range []int{pump, keeper} {
+		for !ended(pid) {
+			if !sleep(ctx, startPoll) {
+				return fmt.Errorf("wait for logpump %d to end: %w", pid, ctx.Err())
+			}
 		}
 	}
+	return nil
+}
+
+func ended(pid int) bool {
+	if pid == 0 {
+		return true
+	}
+	st, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return errors.Is(err, os.ErrNotExist) || strings.Contains(string(st), ") Z ")
 }
