@@ -151,6 +151,13 @@ func messages(t *testing.T, files ...string) (out, err []string) {
 			part[f[1]] = ""
 		}
 	}
+	// What never ended with a newline is a P record, the stream's last.
+	if p := part["stdout"]; p != "" {
+		out = append(out, p)
+	}
+	if p := part["stderr"]; p != "" {
+		err = append(err, p)
+	}
 	return out, err
 }
 

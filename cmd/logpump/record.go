@@ -11,7 +11,8 @@ const maxLine = 16 << 10
 
 // records turns raw output into log records "<RFC3339Nano> <stream> <P|F> <message>\n" (CRI log format) appended to
 // dst, and returns how many bytes of data they cover. Without eof it stops before an unfinished line shorter than
-// maxLine; with eof the rest becomes an F record.
+// maxLine; with eof the rest becomes a P record, as containerd's CRI has it: its line never ended, and readers add no
+// newline.
 func records(dst []byte, data []byte, stream string, now time.Time, eof bool) (out []byte, used int) {
 	var head [64]byte
 	prefix := now.UTC().AppendFormat(head[:0], time.RFC3339Nano)
@@ -26,7 +27,7 @@ func records(dst []byte, data []byte, stream string, now time.Time, eof bool) (o
 		} else if len(rest) > maxLine {
 			tag, msg, n = " P ", rest[:maxLine], maxLine
 		} else if eof {
-			msg, n = rest, len(rest)
+			tag, msg, n = " P ", rest, len(rest)
 		} else {
 			break
 		}

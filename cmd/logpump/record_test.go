@@ -20,7 +20,7 @@ func TestRecords(t *testing.T) {
 	}{
 		"one line":                   {in: "a\n", want: head + "F a\n"},
 		"unfinished line stays":      {in: "a\nbc", want: head + "F a\n", left: "bc"},
-		"unfinished line at the end": {in: "bc", eof: true, want: head + "F bc\n"},
+		"unfinished line at the end": {in: "bc", eof: true, want: head + "P bc\n"},
 		"empty line":                 {in: "\n\n", want: head + "F \n" + head + "F \n"},
 		"exactly the longest":        {in: long + "\n", want: head + "F " + long + "\n"},
 		"longest waits for more":     {in: long, left: long},

@@ -12,7 +12,7 @@ import (
 const tailBlock = 64 << 10
 
 // tailOffset finds where the last n lines of a segment begin, and how many of them it has (n at most). A line is a full
-// record with the partial ones before it; records of an unwanted stream do not count.
+// record with the partial ones before it, or what the file ends with; records of an unwanted stream do not count.
 func tailOffset(s segment, n int64, o Options) (offset, found int64, err error) {
 	if s.gz {
 		return tailOffsetForward(s, n, o)
@@ -33,6 +33,7 @@ func tailOffset(s segment, n int64, o Options) (offset, found int64, err error) 
 	end := size      // of what was not yet looked at
 	var later []byte // the text between end and the record boundary after it
 	offset = size
+	last := true // no wanted record was looked at yet
 	for end > 0 {
 		start := max(end-tailBlock, 0)
 		buf := make([]byte, end-start, end-start+int64(len(later)))
@@ -51,12 +52,14 @@ func tailOffset(s segment, n int64, o Options) (offset, found int64, err error) 
 				break
 			}
 			rec := buf[i+1:]
-			if counts(rec, o) {
+			wanted, full := counts(rec, o)
+			if wanted && (full || last) {
 				if found == n {
 					return offset, found, nil
 				}
 				found++
 			}
+			last = last && !wanted
 			buf = buf[:i+1]
 			offset = start + int64(i+1)
 		}
@@ -66,10 +69,10 @@ func tailOffset(s segment, n int64, o Options) (offset, found int64, err error) 
 	return 0, found, nil
 }
 
-// counts says whether a record ends a line that is wanted.
-func counts(rec []byte, o Options) bool {
+// counts says whether a record is wanted, and whether it ends its line.
+func counts(rec []byte, o Options) (wanted, full bool) {
 	l, err := parseLine(rec)
-	return err == nil && !l.partial && (o.Stream == All || l.stream == o.Stream)
+	return err == nil && (o.Stream == All || l.stream == o.Stream), !l.partial
 }
 
 // tailOffsetForward is tailOffset for what can be read forwards only: the beginnings of the last n+1 lines go round.
@@ -86,7 +89,7 @@ func tailOffsetForward(s segment, n int64, o Options) (offset, found int64, err 
 		raw, err := br.ReadBytes('\n')
 		if len(raw) > 0 {
 			pos += int64(len(raw))
-			if counts(raw, o) {
+			if wanted, full := counts(raw, o); wanted && full {
 				starts = append(starts, begin)
 				begin = pos
 				if int64(len(starts)) > n {
