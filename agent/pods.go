@@ -287,7 +287,7 @@ func (p *pods) gone(uid types.UID) {
 	p.mu.Unlock()
 	if forgotten {
 		p.resizes.forget(uid)
-		p.retryResizes()
+		p.retryResizes(false)
 	}
 	p.volumes.forget(uid)
 	p.probes.RemovePod(uid)
@@ -309,8 +309,11 @@ func (p *pods) Synced(src podconfig.Source) {
 			p.set(pod)
 		}
 	}
-	if done && p.onSync != nil {
-		p.onSync()
+	if done {
+		p.retryResizes(true)
+		if p.onSync != nil {
+			p.onSync()
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func (p *pods) Report(r podworker.Report) {
 		return
 	}
 	if freed {
-		defer p.retryResizes()
+		defer p.retryResizes(false)
 	}
 	old, ok := p.statuses[r.Pod.UID]
 	p.mu.Unlock()

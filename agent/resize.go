@@ -63,12 +63,12 @@ func (r *resizes) forget(uid types.UID) {
 	r.book.Forget(uid)
 }
 
-// waiting lists the pods whose wishes wait for room, in their turn.
-func (r *resizes) waiting() []*v1.Pod {
+// waiting lists the pods whose wishes wait for room, in their turn; with all, also those that were told they never fit.
+func (r *resizes) waiting(all bool) []*v1.Pod {
 	r.mu.Lock()
 	var out []*v1.Pod
 	for _, uid := range r.order {
-		if r.refuse[uid].Reason == v1.PodReasonDeferred {
+		if all || r.refuse[uid].Reason == v1.PodReasonDeferred {
 			out = append(out, r.asked[uid])
 		}
 	}
@@ -100,6 +100,11 @@ func (p *pods) allocated(pod *v1.Pod) *v1.Pod {
 	if !admitted && pod.Status.StartTime == nil {
 		return pod // nothing of it was ever given; admission decides
 	}
+	if !p.allSynced() {
+		// Not all that takes room is known yet; until it is, the answer is the one that an earlier agent gave.
+		p.resizes.note(pod, told(pod))
+		return given
+	}
 	why := p.decide(pod)
 	news := p.resizes.note(pod, why)
 	if why == nil {
@@ -110,6 +115,16 @@ func (p *pods) allocated(pod *v1.Pod) *v1.Pod {
 		p.events.pod(pod, "", v1.EventTypeWarning, "Resize"+why.Reason, "Pod resize "+why.Reason+": "+why.Message)
 	}
 	return given
+}
+
+// told is why a wish waits, as the pod's status has it.
+func told(pod *v1.Pod) *allocate.Refusal {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == v1.PodResizePending && c.Reason != "" {
+			return &allocate.Refusal{Reason: c.Reason, Message: c.Message}
+		}
+	}
+	return &allocate.Refusal{Reason: v1.PodReasonDeferred, Message: "The node has just started and does not know all its pods yet"}
 }
 
 // decide asks whether the node can give the pod what it asks for now.
@@ -123,9 +138,9 @@ func (p *pods) decide(pod *v1.Pod) *allocate.Refusal {
 	return allocate.Decide(p.node.Allocatable(), others, pod)
 }
 
-// retryResizes grants what waited for room, now that a pod has left or shrunk.
-func (p *pods) retryResizes() {
-	for _, pod := range p.resizes.waiting() {
+// retryResizes grants what waited for room, now that a pod has left or shrunk, or all are known (all).
+func (p *pods) retryResizes(all bool) {
+	for _, pod := range p.resizes.waiting(all) {
 		p.setting.Lock()
 		p.mu.Lock()
 		known := p.known[pod.UID] != nil

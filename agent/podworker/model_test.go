@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,21 +15,268 @@ import (
 	"github.com/reevehq/reeve/agent/podworker/podstate"
 )
 
-// world is a runtime that carries a plan out at once or in a random order, and records what happened when. The rules of
-// Kubernetes are then read off the record, whatever the combination of containers, policies, crashes and delays.
+// The model: a world that carries plans out, in its own time and with accidents, and rules that hold at every plan,
+// whatever the combination of containers, policies, crashes, probes, delays and restarts of the agent.
+//
+//	world   what there is (obs), what is under way (obs.Work), and what was (trace)
+//	rules   one a sentence of Kubernetes' contract; each looks at the world and the plan that was just made for it
+//	shapes  every combination of init list, app list and restart policy up to a size, times the moment of deletion
 type world struct {
-	rng    *rand.Rand
-	pod    *v1.Pod
-	obs    Observed
-	now    time.Time
-	serial int
-	trace  []string
+	rng      *rand.Rand
+	pod      *v1.Pod
+	stop     *Stop
+	obs      Observed
+	now      time.Time
+	serial   int
+	trace    []string
+	counts   map[string]int32     // restart count of the last start
+	begun    map[string]time.Time // when a start under way began
+	starting map[string]Start
+	killing  map[string]Kill
+	finished v1.PodPhase
 }
 
 func (w *world) note(format string, a ...any) { w.trace = append(w.trace, fmt.Sprintf(format, a...)) }
 
 func (w *world) id() string { w.serial++; return fmt.Sprint("c", w.serial) }
 
+// rule is one sentence of the contract. broken returns what contradicts it, "" if nothing does.
+type rule struct {
+	says   string
+	broken func(w *world, a Actions) string
+}
+
+var rules = []rule{
+	{"nothing starts in a pod that stops or is done", func(w *world, a Actions) string {
+		if (w.stop != nil || a.Done != "") && (len(a.Start) > 0 || len(a.Pull) > 0 || a.CreateSandbox) {
+			return fmt.Sprintf("%+v", a)
+		}
+		return ""
+	}},
+	{"containers start in the current sandbox, which has an address", func(w *world, a Actions) string {
+		cur := w.obs.State.Current()
+		for _, s := range a.Start {
+			if cur == nil || s.SandboxID != cur.ID || !cur.Ready || len(cur.IPs) == 0 {
+				return s.Name
+			}
+		}
+		return ""
+	}},
+	{"a container is not started while it runs or is being worked on", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			if c := w.obs.State.Latest(s.Name); c != nil && c.State == podstate.Running && c.SandboxID == s.SandboxID || w.obs.Work[s.Name] != Idle {
+				return s.Name
+			}
+		}
+		return ""
+	}},
+	{"each start counts one more than the one before", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			if last, ok := w.counts[s.Name]; ok && s.RestartCount != last+1 {
+				return fmt.Sprintf("%s goes from %d to %d", s.Name, last, s.RestartCount)
+			}
+		}
+		return ""
+	}},
+	{"an init container runs alone of its kind, after all before it succeeded or, sidecars, started; apps after all", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			if w.obs.State.LatestIn(s.Name, s.SandboxID) != nil {
+				continue // a restart
+			}
+			for i := range w.pod.Spec.InitContainers {
+				c := &w.pod.Spec.InitContainers[i]
+				if c.Name == s.Name {
+					break
+				}
+				cs := w.obs.State.LatestIn(c.Name, s.SandboxID)
+				switch {
+				case cs == nil:
+					return fmt.Sprintf("%s before %s ever ran", s.Name, c.Name)
+				case podspec.IsSidecar(c) && w.next(s.Name) == c.Name && !w.initialised() && (cs.State != podstate.Running || !w.obs.Probes[cs.ID].Started):
+					return fmt.Sprintf("%s before %s had started", s.Name, c.Name)
+				case !podspec.IsSidecar(c) && (cs.State != podstate.Exited || cs.ExitCode != 0):
+					return fmt.Sprintf("%s before %s succeeded", s.Name, c.Name)
+				}
+			}
+		}
+		return ""
+	}},
+	{"an init container that succeeded is not run again in its sandbox", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			_, kind := podspec.Find(&w.pod.Spec, s.Name)
+			if c := w.obs.State.LatestIn(s.Name, s.SandboxID); kind == podspec.KindInit && c != nil && c.State == podstate.Exited && c.ExitCode == 0 {
+				return s.Name
+			}
+		}
+		return ""
+	}},
+	{"a postStart hook holds back the app containers after it", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			if _, kind := podspec.Find(&w.pod.Spec, s.Name); kind != podspec.KindApp {
+				continue
+			}
+			for i := range w.pod.Spec.Containers {
+				c := &w.pod.Spec.Containers[i]
+				if c.Name == s.Name {
+					break
+				}
+				if c.Lifecycle != nil && (w.obs.Work[c.Name] == Starting || w.obs.Work[c.Name] == Pulling) {
+					return fmt.Sprintf("%s while %s is in its hook", s.Name, c.Name)
+				}
+			}
+		}
+		return ""
+	}},
+	{"a dead container is restarted by its policy alone", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			spec, kind := podspec.Find(&w.pod.Spec, s.Name)
+			prev := w.obs.State.LatestIn(s.Name, s.SandboxID)
+			if prev == nil || prev.State != podstate.Exited || kind == podspec.KindSidecar {
+				continue
+			}
+			if p := w.pod.Spec.RestartPolicy; p == v1.RestartPolicyNever || p == v1.RestartPolicyOnFailure && prev.ExitCode == 0 {
+				return fmt.Sprintf("%s (%s) after %d", spec.Name, p, prev.ExitCode)
+			}
+		}
+		return ""
+	}},
+	{"a crash is followed by its back-off", func(w *world, a Actions) string {
+		for _, s := range a.Start {
+			prev := w.obs.State.LatestIn(s.Name, s.SandboxID)
+			if prev == nil || prev.State != podstate.Exited || w.obs.Excused[prev.ID] {
+				continue
+			}
+			if delay, _ := NextCrash(prev); w.now.Before(prev.FinishedAt.Add(delay)) {
+				return fmt.Sprintf("%s after %s of %s", s.Name, w.now.Sub(prev.FinishedAt), delay)
+			}
+		}
+		return ""
+	}},
+	{"what fails its startup or liveness probe is killed, once", func(w *world, a Actions) string {
+		if w.stop != nil || a.Done != "" {
+			return ""
+		}
+		for _, c := range w.obs.State.Running() {
+			v := w.obs.Probes[c.ID]
+			asked := slices.ContainsFunc(a.Kill, func(k Kill) bool { return k.ID == c.ID })
+			cur := w.obs.State.Current()
+			if bad := v.LivenessFailed && cur != nil && cur.Ready && c.SandboxID == cur.ID; bad && w.obs.Work[c.Name] == Idle && !asked && w.initialised() {
+				return c.Name + " lives on"
+			}
+			if asked && w.obs.Work[c.Name] != Idle {
+				return c.Name + " twice"
+			}
+		}
+		return ""
+	}},
+	{"sidecars end after all else, in reverse, until the grace has run out", func(w *world, a Actions) string {
+		if w.stop == nil || !w.now.Before(w.stop.Deadline()) {
+			return ""
+		}
+		for _, k := range a.Kill {
+			if _, kind := podspec.Find(&w.pod.Spec, k.Name); kind != podspec.KindSidecar {
+				continue
+			}
+			for _, c := range w.obs.State.Running() {
+				if c.Name != k.Name && w.endsBefore(c.Name, k.Name) {
+					return fmt.Sprintf("%s before %s", k.Name, c.Name)
+				}
+			}
+		}
+		return ""
+	}},
+	{"when the grace has run out everything is being killed", func(w *world, a Actions) string {
+		if w.stop == nil || w.now.Before(w.stop.Deadline()) {
+			return ""
+		}
+		for _, c := range w.obs.State.Running() {
+			if w.obs.Work[c.Name] != Killing && !slices.ContainsFunc(a.Kill, func(k Kill) bool { return k.ID == c.ID }) {
+				return c.Name
+			}
+		}
+		return ""
+	}},
+	{"no kill of a stopping pod outlasts its grace by more than the least there is", func(w *world, a Actions) string {
+		if w.stop == nil {
+			return ""
+		}
+		for _, k := range a.Kill {
+			if k.Grace > max(w.stop.Deadline().Sub(w.now), minGrace) {
+				return fmt.Sprintf("%s gets %s", k.Name, k.Grace)
+			}
+		}
+		return ""
+	}},
+	{"a sandbox is not taken from running containers, and a pod is torn only when nothing of it is left", func(w *world, a Actions) string {
+		for _, id := range a.StopSandboxes {
+			for _, c := range w.obs.State.Running() {
+				if c.SandboxID == id {
+					return fmt.Sprintf("sandbox of %s", c.Name)
+				}
+			}
+		}
+		if a.Torn && (len(w.obs.State.Running()) > 0 || w.busy()) {
+			return "torn"
+		}
+		return ""
+	}},
+	{"a pod is done when its policy starts none of its containers again, and succeeded when all of them did", func(w *world, a Actions) string {
+		if a.Done == "" {
+			return ""
+		}
+		if w.pod.Spec.RestartPolicy == v1.RestartPolicyAlways {
+			return "restarts always"
+		}
+		for _, c := range w.pod.Spec.Containers {
+			cs := w.obs.State.Latest(c.Name)
+			if a.Done == v1.PodSucceeded && (cs == nil || cs.State != podstate.Exited || cs.ExitCode != 0) {
+				return fmt.Sprintf("succeeded without %s", c.Name)
+			}
+			if cs != nil && cs.State == podstate.Running {
+				return fmt.Sprintf("done while %s runs", c.Name)
+			}
+		}
+		return ""
+	}},
+}
+
+// next is the init container right before name in the list, or the last one for an app.
+func (w *world) next(name string) string {
+	prev := ""
+	for _, c := range w.pod.Spec.InitContainers {
+		if c.Name == name {
+			break
+		}
+		prev = c.Name
+	}
+	return prev
+}
+
+// initialised tells whether an app container was made in the current sandbox.
+func (w *world) initialised() bool {
+	cur := w.obs.State.Current()
+	for _, c := range w.pod.Spec.Containers {
+		if cur != nil && w.obs.State.LatestIn(c.Name, cur.ID) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// endsBefore tells whether x must be gone before sidecar s is stopped: every ordinary container, every later sidecar.
+func (w *world) endsBefore(x, s string) bool {
+	if _, kind := podspec.Find(&w.pod.Spec, x); kind != podspec.KindSidecar {
+		return true
+	}
+	at := func(name string) int {
+		return slices.IndexFunc(w.pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == name })
+	}
+	return at(x) > at(s)
+}
+
+func (w *world) busy() bool { return len(w.starting)+len(w.killing) > 0 }
+
+// apply begins what the plan asks for.
 func (w *world) apply(a Actions) {
 	if a.CreateSandbox {
 		w.obs.State.Sandboxes = append([]podstate.Sandbox{{ID: w.id(), Ready: true, Attempt: a.SandboxAttempt, CreatedAt: w.now,
@@ -37,27 +285,62 @@ func (w *world) apply(a Actions) {
 	}
 	for _, id := range a.StopSandboxes {
 		w.obs.SandboxesDown[id] = true
-		for i := range w.obs.State.Sandboxes {
-			if w.obs.State.Sandboxes[i].ID == id {
-				w.obs.State.Sandboxes[i].Ready = false
-			}
-		}
+		w.sandboxDies(id)
 		w.note("stop-sandbox")
 	}
 	for _, n := range a.Pull {
 		w.obs.Images[n] = true
 	}
 	for _, s := range a.Start {
-		spec, _ := podspec.Find(&w.pod.Spec, s.Name)
-		id := w.id()
-		w.obs.State.Containers = append([]podstate.Container{{ID: id, Name: s.Name, SandboxID: s.SandboxID, State: podstate.Running,
-			CreatedAt: w.now, StartedAt: w.now, RestartCount: s.RestartCount, CrashCount: s.CrashCount, Hash: podspec.Hash(spec)}}, w.obs.State.Containers...)
-		w.obs.Probes[id] = Verdict{Started: w.rng.IntN(2) == 0}
+		w.counts[s.Name] = s.RestartCount
+		w.obs.Work[s.Name], w.starting[s.Name], w.begun[s.Name] = Starting, s, w.now
 		delete(w.obs.Images, s.Name)
 		w.note("start %s %d", s.Name, s.RestartCount)
+		w.create(s)
+		if w.rng.IntN(2) == 0 {
+			w.started(s.Name)
+		}
 	}
 	for _, k := range a.Kill {
-		w.exit(w.obs.State.ByID(k.ID), 137, "kill")
+		w.obs.Work[k.Name], w.killing[k.Name] = Killing, k
+		w.note("kill %s (%s)", k.Name, k.Reason)
+		if w.rng.IntN(2) == 0 {
+			w.killed(k.Name)
+		}
+	}
+}
+
+func (w *world) sandboxDies(id string) {
+	for i := range w.obs.State.Sandboxes {
+		if w.obs.State.Sandboxes[i].ID == id {
+			w.obs.State.Sandboxes[i].Ready = false
+		}
+	}
+}
+
+func (w *world) create(s Start) {
+	spec, _ := podspec.Find(&w.pod.Spec, s.Name)
+	id := w.id()
+	w.obs.State.Containers = append([]podstate.Container{{ID: id, Name: s.Name, SandboxID: s.SandboxID, State: podstate.Running,
+		CreatedAt: w.now, StartedAt: w.now, RestartCount: s.RestartCount, CrashCount: s.CrashCount, Hash: podspec.Hash(spec)}}, w.obs.State.Containers...)
+	w.obs.Probes[id] = Verdict{Started: w.rng.IntN(2) == 0}
+}
+
+func (w *world) started(name string) {
+	delete(w.starting, name)
+	delete(w.obs.Work, name)
+	w.note("started %s", name)
+}
+
+func (w *world) killed(name string) {
+	k := w.killing[name]
+	delete(w.killing, name)
+	delete(w.obs.Work, name)
+	if c := w.obs.State.ByID(k.ID); c != nil && c.State == podstate.Running {
+		w.exit(c, 137, "killed")
+	}
+	if k.Reason == KillResize {
+		w.obs.Excused[k.ID] = true
 	}
 }
 
@@ -66,93 +349,153 @@ func (w *world) exit(c *podstate.Container, code int32, how string) {
 	w.note("%s %s %d", how, c.Name, code)
 }
 
-// disturb lets something happen by itself: an exit, a startup probe that passes, time.
-func (w *world) disturb() {
+// happen lets time pass, operations end, and something occur by itself.
+func (w *world) happen(accidents bool) {
 	w.now = w.now.Add(time.Duration(1+w.rng.IntN(60)) * time.Second)
+	for _, name := range keys(w.starting) {
+		if w.rng.IntN(2) == 0 {
+			w.started(name)
+		}
+	}
+	for _, name := range keys(w.killing) {
+		if w.rng.IntN(2) == 0 || w.now.After(w.begun[name].Add(time.Hour)) {
+			w.killed(name)
+		}
+	}
 	running := w.obs.State.Running()
 	if len(running) == 0 {
 		return
 	}
 	c := running[w.rng.IntN(len(running))]
-	switch w.rng.IntN(3) {
-	case 0:
-		code := int32(0)
-		if w.rng.IntN(3) == 0 {
-			code = 1
+	v := w.obs.Probes[c.ID]
+	switch w.rng.IntN(12) {
+	case 0, 1, 2:
+		w.exit(c, int32(w.rng.IntN(3)/2), "exit")
+	case 3:
+		if accidents && v.Started && w.obs.Work[c.Name] == Idle {
+			v.LivenessFailed = true
+			w.obs.Probes[c.ID] = v
+			w.note("unhealthy %s", c.Name)
 		}
-		w.exit(c, code, "exit")
+	case 4:
+		if accidents && w.rng.IntN(6) == 0 {
+			w.sandboxDies(w.obs.State.Current().ID)
+			w.note("sandbox dies")
+		}
+	case 5:
+		if accidents && !w.busy() {
+			// The agent is killed: what only its memory held is gone. Operations under way ended with it.
+			w.obs.Images, w.obs.Failed, w.obs.Excused, w.obs.RetryAt = map[string]bool{}, nil, map[string]bool{}, nil
+			w.note("agent restarts")
+		}
 	default:
-		v := w.obs.Probes[c.ID]
-		v.Started = true
-		w.obs.Probes[c.ID] = v
-		w.note("started %s", c.Name)
-	}
-}
-
-func randomPod(rng *rand.Rand) *v1.Pod {
-	var init, apps []v1.Container
-	for i := range rng.IntN(4) {
-		c := app(fmt.Sprint("i", i))
-		if rng.IntN(2) == 0 {
-			c = sidecar(fmt.Sprint("s", i))
+		if !v.Started {
+			v.Started = true
+			w.obs.Probes[c.ID] = v
+			w.note("ready %s", c.Name)
 		}
-		init = append(init, c)
-	}
-	for i := range 1 + rng.IntN(3) {
-		apps = append(apps, app(fmt.Sprint("a", i)))
-	}
-	return pod([]v1.RestartPolicy{v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever}[rng.IntN(3)], init, apps...)
-}
-
-func TestOrderHoldsForRandomPods(t *testing.T) {
-	for seed := range uint64(3000) {
-		rng := rand.New(rand.NewPCG(seed, 7))
-		w := &world{rng: rng, pod: randomPod(rng), now: t0, obs: Observed{
-			VolumesReady: true, NetworkReady: true, Images: map[string]bool{}, SandboxesDown: map[string]bool{}, Probes: map[string]Verdict{}}}
-		w.run(t, seed)
 	}
 }
 
-func (w *world) run(t *testing.T, seed uint64) {
+func keys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// shapes are all pods of up to three init containers and two apps: letters i (init), s (sidecar), a (app), h (app with a
+// postStart hook).
+func shapes() []*v1.Pod {
+	var out []*v1.Pod
+	for _, policy := range []v1.RestartPolicy{v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever} {
+		for _, init := range []string{"", "i", "s", "ii", "is", "si", "ss", "isi", "sis", "ssi", "sss"} {
+			for _, apps := range []string{"a", "h", "aa", "ah", "ha", "hh"} {
+				var ic, ac []v1.Container
+				for n, k := range init {
+					c := app(fmt.Sprintf("%c%d", k, n))
+					if k == 's' {
+						c = sidecar(c.Name)
+					}
+					ic = append(ic, c)
+				}
+				for n, k := range apps {
+					c := app(fmt.Sprintf("%c%d", k, n))
+					if k == 'h' {
+						c = hooked(c.Name)
+					}
+					ac = append(ac, c)
+				}
+				out = append(out, pod(policy, ic, ac...))
+			}
+		}
+	}
+	return out
+}
+
+// TestOrderHoldsForEveryShape takes every shape through lives that differ by seed: with and without accidents, deleted
+// early, late or never, with an hour of grace or with hardly any.
+func TestOrderHoldsForEveryShape(t *testing.T) {
+	lives := 0
+	for n, p := range shapes() {
+		for seed := range uint64(24) {
+			rng := rand.New(rand.NewPCG(seed, uint64(n)))
+			w := &world{rng: rng, pod: p, now: t0, counts: map[string]int32{}, begun: map[string]time.Time{}, starting: map[string]Start{}, killing: map[string]Kill{},
+				obs: Observed{VolumesReady: true, NetworkReady: true, Work: map[string]Work{}, Images: map[string]bool{}, Excused: map[string]bool{},
+					SandboxesDown: map[string]bool{}, Probes: map[string]Verdict{}}}
+			w.live(t, seed)
+			lives++
+		}
+	}
+	t.Logf("%d lives", lives)
+}
+
+// live runs one life to its end.
+func (w *world) live(t *testing.T, seed uint64) {
 	t.Helper()
 	fail := func(format string, a ...any) {
+		t.Helper()
 		t.Fatalf("seed %d: %s\npod: %s\ntrace:\n  %s", seed, fmt.Sprintf(format, a...), describe(w.pod), strings.Join(w.trace, "\n  "))
 	}
-	var stop *Stop
-	counts := map[string]int32{}
-	for step := range 200 {
-		a := Plan(Desired{Pod: w.pod, Stop: stop}, w.obs, w.now)
-		w.check(a, stop != nil, counts, fail)
-		if a.Done != "" && stop == nil {
-			w.checkDone(a.Done, fail)
-			stop = &Stop{Cause: Completed, Since: w.now, Grace: time.Hour}
-			continue
+	deleted := []int{3, 10, 40, 120}[w.rng.IntN(4)]
+	grace := []time.Duration{time.Hour, 30 * time.Second}[w.rng.IntN(2)]
+	for step := range 400 {
+		a := Plan(Desired{Pod: w.pod, Stop: w.stop}, w.obs, w.now)
+		for _, r := range rules {
+			if why := r.broken(w, a); why != "" {
+				fail("broken: %s: %s", r.says, why)
+			}
 		}
 		if a.Torn {
-			if len(w.obs.State.Running()) > 0 {
-				fail("torn down while containers run")
-			}
 			return
 		}
+		if a.Done != "" && w.stop == nil {
+			w.stop = &Stop{Cause: Completed, Since: w.now, Grace: grace}
+			w.note("DONE %s", a.Done)
+			w.cutOff()
+			continue
+		}
 		w.apply(a)
-		if step == 60+w.rng.IntN(40) && stop == nil {
-			stop = &Stop{Cause: Deleted, Since: w.now, Grace: time.Hour}
+		if step >= deleted && w.stop == nil {
+			w.stop = &Stop{Cause: Deleted, Since: w.now, Grace: grace}
 			w.note("STOP")
+			w.cutOff()
 		}
-		if w.rng.IntN(2) == 0 && stop == nil {
-			w.disturb()
-		} else if idle(a) {
+		w.happen(w.stop == nil)
+		if idle(a) && !w.busy() && w.stop == nil {
 			w.now = w.now.Add(7 * time.Minute)
-			if stop == nil {
-				w.disturb()
-			}
-		}
-		if step >= 120 && stop == nil {
-			stop = &Stop{Cause: Deleted, Since: w.now, Grace: time.Hour}
-			w.note("STOP")
 		}
 	}
 	fail("the pod did not come to its end")
+}
+
+// cutOff ends the starts under way, as a worker whose pod is to stop does.
+func (w *world) cutOff() {
+	for _, name := range keys(w.starting) {
+		w.started(name)
+	}
 }
 
 func idle(a Actions) bool {
@@ -169,87 +512,4 @@ func describe(p *v1.Pod) string {
 		s += " " + c.Name
 	}
 	return s
-}
-
-// check holds one plan against the rules.
-func (w *world) check(a Actions, stopping bool, counts map[string]int32, fail func(string, ...any)) {
-	cur := w.obs.State.Current()
-	for _, s := range a.Start {
-		if stopping {
-			fail("starts %s while stopping", s.Name)
-		}
-		if c := w.obs.State.Latest(s.Name); c != nil && c.State == podstate.Running {
-			fail("starts %s twice", s.Name)
-		}
-		if last, ok := counts[s.Name]; ok && s.RestartCount != last+1 {
-			fail("restart count of %s goes from %d to %d", s.Name, last, s.RestartCount)
-		}
-		counts[s.Name] = s.RestartCount
-		if cur == nil || s.SandboxID != cur.ID {
-			fail("starts %s outside the current sandbox", s.Name)
-		}
-		w.checkPredecessors(s.Name, cur.ID, fail)
-	}
-	for _, k := range a.Kill {
-		if _, kind := podspec.Find(&w.pod.Spec, k.Name); stopping && kind == podspec.KindSidecar {
-			for _, c := range w.obs.State.Running() {
-				if w.stopsBefore(c.Name, k.Name) && c.Name != k.Name {
-					fail("stops sidecar %s before %s", k.Name, c.Name)
-				}
-			}
-		}
-	}
-	if len(a.StopSandboxes) > 0 && len(w.obs.State.Running()) > 0 {
-		fail("stops the sandbox under running containers")
-	}
-}
-
-// stopsBefore tells whether x must be gone before sidecar s is stopped: every ordinary container, every later sidecar.
-func (w *world) stopsBefore(x, s string) bool {
-	_, kind := podspec.Find(&w.pod.Spec, x)
-	if kind != podspec.KindSidecar {
-		return true
-	}
-	xi, si := -1, -1
-	for i, c := range w.pod.Spec.InitContainers {
-		if c.Name == x {
-			xi = i
-		}
-		if c.Name == s {
-			si = i
-		}
-	}
-	return xi > si
-}
-
-// checkPredecessors: before a first start, every earlier init container has succeeded, every earlier sidecar has started.
-func (w *world) checkPredecessors(name, sandbox string, fail func(string, ...any)) {
-	if w.obs.State.LatestIn(name, sandbox) != nil {
-		return // a restart
-	}
-	for i := range w.pod.Spec.InitContainers {
-		c := &w.pod.Spec.InitContainers[i]
-		if c.Name == name {
-			return
-		}
-		cs := w.obs.State.LatestIn(c.Name, sandbox)
-		if cs == nil {
-			fail("starts %s before %s ever ran", name, c.Name)
-		}
-		if !podspec.IsSidecar(c) && (cs.State != podstate.Exited || cs.ExitCode != 0) {
-			fail("starts %s before %s succeeded", name, c.Name)
-		}
-	}
-}
-
-func (w *world) checkDone(phase v1.PodPhase, fail func(string, ...any)) {
-	if w.pod.Spec.RestartPolicy == v1.RestartPolicyAlways {
-		fail("a pod that restarts always is done")
-	}
-	for _, c := range w.pod.Spec.Containers {
-		cs := w.obs.State.Latest(c.Name)
-		if phase == v1.PodSucceeded && (cs == nil || cs.State != podstate.Exited || cs.ExitCode != 0) {
-			fail("succeeded though %s did not", c.Name)
-		}
-	}
 }

@@ -45,6 +45,9 @@ func Plan(d Desired, o Observed, now time.Time) Actions {
 		p.stop()
 	} else {
 		p.run()
+		if p.a.Done != "" {
+			return Actions{Done: p.a.Done} // the rest was for a pod that goes on
+		}
 	}
 	return p.a
 }

@@ -3,8 +3,8 @@
 //
 // The tests share one node (tests/node.Suite) and run side by side, each in a namespace of its own (open). A namespace
 // records every state of its pods, and at the end of each test no restart count, phase or generation may have gone back
-// (lawful). Tests that need a node of their own, with other flags or a node to break, start it with node.New and do not
-// run side by side with others.
+// (lawful). Tests that need a node of their own, with other flags or a node to break, start it with node.New; they are not
+// parallel, and so come before the shared node, whose ports they use. Subtests of a shared node are the namespace's sub.
 //
 // Longer forms run with REEVE_LONG=1.
 package agent

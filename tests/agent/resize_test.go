@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"github.com/reevehq/reeve/tests/node"
 )
@@ -258,26 +256,22 @@ func TestResizeRefused(t *testing.T) {
 	}
 }
 
-// TestResizeDeferred fills a node, sees a resize wait, an agent that restarts keep what it allocated, and the resize happen
-// when a pod leaves; of two that wait the more important goes first.
-func TestResizeDeferred(t *testing.T) {
-	s := openOn(t, deferNode(t))
+// resizesWait fills a node and lets two resizes wait. What it returns holds after a restart of the agent: nothing has been
+// allocated; when a pod leaves, the more important resize happens, then the other.
+func resizesWait(s *space) func() {
+	t := s.t
+	if _, err := s.client.SchedulingV1().PriorityClasses().Create(s.ctx(), priorityClass("high", 100), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	free := s.freeMilliCPU()
 	for _, p := range []struct {
-		name     string
-		cpu      int64
-		priority *int32
-	}{{"filler", free - 300, nil}, {"low", 100, nil}, {"high", 100, ptr.To[int32](100)}} {
-		s.pod(p.name, fmt.Sprintf(`containers: [{name: c, command: [sleep, "1000"], resources: {requests: {cpu: %dm}}}]`, p.cpu), func(x *v1.Pod) {
-			if p.priority != nil {
-				x.Spec.PriorityClassName = "high"
-			}
-		})
+		name, class string
+		cpu         int64
+	}{{"filler", "", free - 300}, {"low", "", 100}, {"high", "high", 100}} {
+		s.pod(p.name, fmt.Sprintf(`{priorityClassName: "%s", containers: [{name: c, command: [sleep, "1000"], resources: {requests: {cpu: %dm}}}]}`, p.class, p.cpu))
 	}
-	var ids [2]string
-	for i, n := range []string{"low", "high"} {
-		ids[i] = status(s.running(n), "c").ContainerID
-	}
+	highID := status(s.running("high"), "c").ContainerID
+	s.running("low")
 	s.running("filler")
 	low := wants("c", fmt.Sprintf("%dm", free-350), "", "", "")
 	high := wants("c", fmt.Sprintf("%dm", free-300), "", "", "")
@@ -290,43 +284,24 @@ func TestResizeDeferred(t *testing.T) {
 	s.wait("high", "deferred", func(p *v1.Pod) error {
 		return condition(p, v1.PodResizePending, v1.ConditionTrue, v1.PodReasonDeferred)
 	})
-
-	s.killRole("agent")
-	s.eventually("the agent to be back", func() error {
-		_, err := s.exec("low", "c", "true")
-		return err
-	})
-	for _, n := range []string{"low", "high"} {
-		p := s.now(n)
-		if q := status(p, "c").AllocatedResources[v1.ResourceCPU]; q.MilliValue() != 100 {
-			t.Errorf("%s: allocated %v after a restart of the agent", n, q.String())
+	return func() {
+		for _, n := range []string{"low", "high"} {
+			p := s.now(n)
+			if q := status(p, "c").AllocatedResources[v1.ResourceCPU]; q.MilliValue() != 100 {
+				t.Errorf("%s: allocated %v after a restart of the agent", n, q.String())
+			}
 		}
+		s.delete("filler", 1)
+		p := s.wait("high", "resized", func(p *v1.Pod) error { return settled(p, high) })
+		if err := first(is("containerID", status(p, "c").ContainerID, highID), s.limited(p, highID, (free-300)*1024/1000, -1, 9223372036854771712)); err != nil {
+			t.Error(err)
+		}
+		if err := condition(s.now("low"), v1.PodResizePending, v1.ConditionTrue, v1.PodReasonDeferred); err != nil {
+			t.Errorf("the less important pod: %v", err)
+		}
+		s.delete("high", 1)
+		s.wait("low", "resized", func(p *v1.Pod) error { return settled(p, low) })
 	}
-	s.delete("filler", 1)
-	p := s.wait("high", "resized", func(p *v1.Pod) error { return settled(p, high) })
-	if err := first(is("containerID", status(p, "c").ContainerID, ids[1]), s.limited(p, ids[1], (free-300)*1024/1000, -1, 9223372036854771712)); err != nil {
-		t.Error(err)
-	}
-	if err := condition(s.now("low"), v1.PodResizePending, v1.ConditionTrue, v1.PodReasonDeferred); err != nil {
-		t.Errorf("the less important pod: %v", err)
-	}
-	s.delete("high", 1)
-	s.wait("low", "resized", func(p *v1.Pod) error { return settled(p, low) })
-}
-
-// deferNode is a node of its own with a class of high priority: on the shared one other tests come and go.
-func deferNode(t *testing.T) *node.Node {
-	n := node.New(t)
-	n.Busybox()
-	n.Start()
-	client, _ := connect(t, n)
-	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
-	defer cancel()
-	class := priorityClass("high", 100)
-	if _, err := client.SchedulingV1().PriorityClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // freeMilliCPU is what the node can still give.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -27,7 +26,7 @@ import (
 )
 
 // waitTimeout bounds a hang; nothing is measured by it.
-const waitTimeout = 90 * time.Second
+const waitTimeout = 180 * time.Second
 
 // space is a namespace of one test, with everything that its pods ever were.
 type space struct {
@@ -36,12 +35,28 @@ type space struct {
 	client kubernetes.Interface
 	config *rest.Config
 	ns     string
+	*record
+}
 
+// record is what the namespace's pods were and are.
+type record struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change
 	history map[types.UID][]*v1.Pod
 	current map[string]*v1.Pod // by name
 }
+
+// sub is the namespace for a subtest, which runs beside its siblings.
+func (s *space) sub(t *testing.T) *space {
+	t.Helper()
+	t.Parallel()
+	out := *s
+	out.t = t
+	return &out
+}
+
+// long tells whether tests shall take the time for their long forms.
+func long() bool { return os.Getenv("REEVE_LONG") != "" }
 
 // open makes a namespace on the shared node, and lets the test run beside the others.
 func open(t *testing.T) *space {
@@ -53,7 +68,7 @@ func open(t *testing.T) *space {
 // openOn makes a namespace on n. At the end of the test its pods are deleted without grace.
 func openOn(t testing.TB, n *node.Node) *space {
 	t.Helper()
-	s := &space{Node: n, t: t, changed: make(chan struct{}), history: map[types.UID][]*v1.Pod{}, current: map[string]*v1.Pod{}}
+	s := &space{Node: n, t: t, record: &record{changed: make(chan struct{}), history: map[types.UID][]*v1.Pod{}, current: map[string]*v1.Pod{}}}
 	s.client, s.config = connect(t, n)
 	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
@@ -75,7 +90,7 @@ func openOn(t testing.TB, n *node.Node) *space {
 	}
 	wctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); s.record(wctx) }()
+	go func() { defer close(done); s.watch(wctx) }()
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.explain()
@@ -96,8 +111,8 @@ func (s *space) path(elem ...string) string {
 	return filepath.Join(append([]string{s.Dir, "story", s.ns}, elem...)...)
 }
 
-// record keeps every state of the namespace's pods until ctx ends.
-func (s *space) record(ctx context.Context) {
+// watch keeps every state of the namespace's pods until ctx ends.
+func (s *space) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		w, err := s.client.CoreV1().Pods(s.ns).Watch(ctx, metav1.ListOptions{})
 		if err != nil {
@@ -310,21 +325,9 @@ func (s *space) logs(name, container string, change ...func(*v1.PodLogOptions)) 
 
 // exec runs a command in a container and returns what it printed, both streams.
 func (s *space) exec(name, container string, cmd ...string) (string, error) {
-	var out bothStreams
+	var out lockedBuffer
 	err := s.stream(name, container, nil, &out, &out, cmd...)
-	return out.buf.String(), err
-}
-
-// bothStreams takes what two goroutines write. It is no bytes.Buffer to them: they would read into it side by side.
-type bothStreams struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *bothStreams) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
+	return out.String(), err
 }
 
 func (s *space) stream(name, container string, in io.Reader, out, errs io.Writer, cmd ...string) error {
@@ -346,6 +349,22 @@ func (s *space) read(file string) string {
 		s.t.Fatal(err)
 	}
 	return string(b)
+}
+
+// write makes a file of /story.
+func (s *space) write(file, text string) {
+	s.t.Helper()
+	if err := os.WriteFile(s.path(file), []byte(text), 0o666); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// remove removes a file of /story.
+func (s *space) remove(file string) {
+	s.t.Helper()
+	if err := os.Remove(s.path(file)); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // story returns the words that containers appended to /story/log, in their order.

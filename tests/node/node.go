@@ -133,6 +133,7 @@ func (n *Node) waitReady() {
 	for time.Now().Before(deadline) {
 		select {
 		case err := <-n.exited:
+			n.server = nil
 			n.T.Fatalf("reeve server ended before it was ready: %v\n%s", err, n.tail())
 		default:
 		}

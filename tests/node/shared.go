@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -61,6 +62,7 @@ func (s *Suite) Node(t testing.TB) *Node {
 			}
 		}()
 		s.t = &outliving{}
+		sharing.Store(true)
 		s.node = New(s.t, s.Flags...)
 		if s.Setup != nil {
 			s.Setup(s.node)
@@ -75,6 +77,9 @@ func (s *Suite) Node(t testing.TB) *Node {
 	n.T = t
 	return &n
 }
+
+// sharing: a shared node runs in these namespaces.
+var sharing atomic.Bool
 
 // outliving is the testing.TB of a node that no single test owns. A fatal failure panics.
 type outliving struct {
