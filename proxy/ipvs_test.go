@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -62,12 +63,18 @@ func (w *world) ipvsRules() string {
 			}
 		}
 	}
+	// An address is the last to come of its Services.
+	placed := func(at string) bool {
+		host, _, err := net.SplitHostPort(at)
+		a, parseErr := netip.ParseAddr(host)
+		return err == nil && parseErr == nil && (strings.Contains(parts[0], "local "+a.String()+" ") || !netip.MustParsePrefix("10.96.0.0/16").Contains(a))
+	}
 	var out strings.Builder
 	lines := strings.Split(parts[1], "\n")
 	for i, line := range lines {
 		words := strings.Fields(line)
 		switch {
-		case len(words) < 3 || strings.HasSuffix(line, "-w 0"):
+		case len(words) < 3 || strings.HasSuffix(line, "-w 0") || !placed(words[2]):
 		case words[0] == "-A":
 			live, name := false, named[words[1]+" "+words[2]]
 			for _, next := range lines[i+1:] {

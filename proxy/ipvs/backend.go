@@ -129,19 +129,13 @@ func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned
 	for a := range t.addrs {
 		w.addrs = append(w.addrs, a)
 	}
-	var added, removed [lineChains][]string
-	for l := range t.lines {
-		for line, had := range t.lines[l] {
-			if has := b.want.lines[l][line] > 0; has && !had {
-				added[l] = append(added[l], line)
-			} else if had && !has {
-				removed[l] = append(removed[l], line)
-			}
+	for port, had := range t.health {
+		if has := b.want.health[port] > 0; has && !had {
+			w.linesAdd = append(w.linesAdd, b.cfg.healthLine(port))
+		} else if had && !has {
+			w.linesDel = append(w.linesDel, b.cfg.healthLine(port))
 		}
-		slices.Sort(added[l])
-		slices.Sort(removed[l])
 	}
-	w.rules = b.cfg.linesInput(added, removed)
 	return b.write(ctx, &w)
 }
 
@@ -184,15 +178,18 @@ func (b *Backend) applyFull(ctx context.Context, all map[plan.Name]*plan.Planned
 			w.addrs = append(w.addrs, a)
 		}
 	}
-	saved := map[string]xtables.Saved{}
+	w.full = true
+	for port := range b.want.health {
+		w.linesAdd = append(w.linesAdd, b.cfg.healthLine(port))
+	}
+	w.saved = map[string]xtables.Saved{}
 	for _, table := range tables {
 		out, err := b.k.Save(ctx, table)
 		if err != nil {
 			return fmt.Errorf("read table %s: %w", table, err)
 		}
-		saved[table] = xtables.ParseSave(out)
+		w.saved[table] = xtables.ParseSave(out)
 	}
-	w.rules = b.cfg.rulesInput(b.want.allLines(), saved)
 	return b.write(ctx, &w)
 }
 
@@ -257,11 +254,7 @@ func (b *Backend) observe(w *writes) error {
 				}
 			})
 		case s == setAddresses:
-			w.compare(s, entries, len(b.want.addrs), func(yield func(entry)) {
-				for a := range b.want.addrs {
-					yield(addressEntry(a))
-				}
-			})
+			w.haveAddrs = entries
 		}
 	}
 	for at, v := range virtuals {
@@ -286,7 +279,11 @@ type writes struct {
 	fronts   []frontend
 	addrs    []netip.Addr
 	add, del [setCount][]entry
-	rules    []byte
+
+	linesAdd, linesDel []line
+	full               bool // all chains are written, with the lines to add only
+	saved              map[string]xtables.Saved
+	haveAddrs          []entry
 }
 
 // compare notes the difference between a set's entries and those wanted.
@@ -338,6 +335,12 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 		for _, p := range s.allowDel {
 			w.del[setAllow] = append(w.del[setAllow], entry{at, p})
 		}
+		if s.detourAdd.IsValid() {
+			w.linesAdd = append(w.linesAdd, b.cfg.detourLine(at, s.detourAdd))
+		}
+		if s.detourDel.IsValid() {
+			w.linesDel = append(w.linesDel, b.cfg.detourLine(at, s.detourDel))
+		}
 	}
 	var place, displace []netip.Addr
 	for _, a := range w.addrs {
@@ -348,7 +351,16 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 			displace = append(displace, a)
 		}
 	}
-	if w.add[setAddresses] == nil && w.del[setAddresses] == nil {
+	slices.SortFunc(place, netip.Addr.Compare)
+	if w.full {
+		w.compare(setAddresses, w.haveAddrs, len(w.addrs), func(yield func(entry)) {
+			for _, a := range w.addrs {
+				if b.needed(a) {
+					yield(addressEntry(a))
+				}
+			}
+		})
+	} else {
 		for _, a := range place {
 			w.add[setAddresses] = append(w.add[setAddresses], addressEntry(a))
 		}
@@ -362,8 +374,12 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 			return err
 		}
 	}
-	if w.rules != nil {
-		if err := b.k.Restore(ctx, w.rules); err != nil {
+	rules := linesInput(w.linesAdd, w.linesDel)
+	if w.full {
+		rules = b.cfg.rulesInput(w.linesAdd, w.saved)
+	}
+	if rules != nil {
+		if err := b.k.Restore(ctx, rules); err != nil {
 			return err
 		}
 	}

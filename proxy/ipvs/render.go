@@ -1,7 +1,6 @@
 package ipvs
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -25,27 +24,18 @@ type front struct {
 	pool     []netip.AddrPort
 	affinity uint32
 	sources  []netip.Prefix // nil: everybody
-	detour   bool           // clients from inside go elsewhere
+	detour   netip.AddrPort // where clients from inside go instead; zero: nowhere
 	placed   bool           // its address is to be on the device
 }
 
 // hairpin is an endpoint that may be its own client.
 type hairpin = frontend
 
-// lineChain is a chain with lines of Services.
-type lineChain uint8
-
-const (
-	detours lineChain = iota // nat
-	healthPorts
-	lineChains
-)
-
 // rendered is everything of one Service.
 type rendered struct {
-	fronts   map[frontend]*front
-	hairpins []hairpin
-	lines    [lineChains][]string
+	fronts     map[frontend]*front
+	hairpins   []hairpin
+	healthPort uint16 // 0: none
 }
 
 // host is what rendering needs to know of the node's addresses.
@@ -63,23 +53,24 @@ func (c Config) render(p plan.Planned, h host) *rendered {
 		if q.ID.Family != c.Family {
 			continue
 		}
-		c.renderPort(q, h, out)
+		var detour netip.AddrPort
 		if q.HasExternal() && q.ExternalLocal && len(q.Cluster) > 0 {
-			to := q.Port
+			// Policy Local does not concern clients from inside: they go to the ClusterIP, where that has the same endpoints.
+			detour = netip.AddrPortFrom(q.ClusterIP, q.Port)
 			if q.InternalLocal {
 				for slices.ContainsFunc(p.Ports, func(o plan.Port) bool { return o.Port == shadow }) {
 					shadow--
 				}
-				to = shadow
+				detour = netip.AddrPortFrom(q.ClusterIP, shadow)
 				shadow--
-				out.add(frontend{q.ClusterIP, to, protocol(q.ID.Protocol)},
+				out.add(frontend{q.ClusterIP, detour.Port(), protocol(q.ID.Protocol)},
 					&front{class: behindDetour, verdict: plan.Forward, pool: q.Cluster, affinity: uint32(q.AffinitySeconds)}, h)
 			}
-			c.renderDetours(q, to, out)
 		}
+		c.renderPort(q, detour, h, out)
 	}
 	if h := p.Health; h != nil {
-		out.lines[healthPorts] = append(out.lines[healthPorts], fmt.Sprintf("-p tcp -m tcp --dport %d -j ACCEPT", h.NodePort))
+		out.healthPort = h.NodePort
 	}
 	slices.SortFunc(out.hairpins, compareFrontends)
 	out.hairpins = slices.Compact(out.hairpins)
@@ -98,7 +89,7 @@ func (r *rendered) add(at frontend, f *front, h host) {
 	r.fronts[at] = f
 }
 
-func (c Config) renderPort(q *plan.Port, h host, out *rendered) {
+func (c Config) renderPort(q *plan.Port, detour netip.AddrPort, h host, out *rendered) {
 	proto := protocol(q.ID.Protocol)
 	affinity := uint32(q.AffinitySeconds)
 	out.add(frontend{q.ClusterIP, q.Port, proto}, &front{
@@ -106,7 +97,7 @@ func (c Config) renderPort(q *plan.Port, h host, out *rendered) {
 	}, h)
 	external := front{class: masqueraded, verdict: q.External, pool: poolOf(q.External, q.ExternalPool()), affinity: affinity}
 	if q.ExternalLocal {
-		external.class, external.detour = kept, len(q.Cluster) > 0
+		external.class, external.detour = kept, detour
 	}
 	for _, a := range q.ExternalIPs {
 		f := external
@@ -140,23 +131,6 @@ func poolOf(v plan.Verdict, pool []netip.AddrPort) []netip.AddrPort {
 	return nil
 }
 
-// renderDetours sends clients from inside, whom policy Local does not concern, to the ClusterIP.
-func (c Config) renderDetours(q *plan.Port, to uint16, out *rendered) {
-	proto := protocolName(protocol(q.ID.Protocol))
-	target := netip.AddrPortFrom(q.ClusterIP, to)
-	add := func(match string, port uint16) {
-		out.lines[detours] = append(out.lines[detours], fmt.Sprintf("%s -p %s -m %s --dport %d -j DNAT --to-destination %s", match, proto, proto, port, target))
-	}
-	for _, addrs := range [][]netip.Addr{q.ExternalIPs, q.LoadBalancerIPs} {
-		for _, a := range addrs {
-			add("-d "+hostPrefix(a).String(), q.Port)
-		}
-	}
-	if q.NodePort != 0 {
-		add("-m set ! --match-set "+c.set(setAddresses)+" dst", q.NodePort)
-	}
-}
-
 // sets are the sets that a frontend stands in.
 func (f *front) sets() setMask {
 	if f == nil {
@@ -171,7 +145,7 @@ func (f *front) sets() setMask {
 	put(setServices, f.verdict != plan.Drop && f.class != behindDetour)
 	put(setCluster, f.class == inCluster)
 	put(setMasq, f.class == masqueraded)
-	put(setLocal, f.detour)
+	put(setLocal, f.detour.IsValid())
 	put(setDrop, f.verdict == plan.Drop)
 	put(setFirewall, f.sources != nil)
 	return m

@@ -3,6 +3,7 @@ package ipvs
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/reevehq/reeve/internal/xtables"
@@ -34,12 +35,17 @@ type chainRules struct {
 	rules []string
 }
 
-// chainOf is where a kind of lines stands, and its table.
-func (c Config) chainOf(l lineChain) (table, chain string) {
-	if l == detours {
-		return "nat", c.chain("DETOURS")
-	}
-	return "filter", c.chain("HEALTH-PORTS")
+// A line is a rule of a Service's, and the chain that it stands in.
+type line struct{ table, chain, rule string }
+
+// detourLine sends clients from inside, of a frontend that only they are sent here for, to another.
+func (c Config) detourLine(at frontend, to netip.AddrPort) line {
+	proto := protocolName(at.proto)
+	return line{"nat", c.chain("DETOURS"), fmt.Sprintf("-d %s -p %s -m %s --dport %d -j DNAT --to-destination %s", hostPrefix(at.addr), proto, proto, at.port, to)}
+}
+
+func (c Config) healthLine(port uint16) line {
+	return line{"filter", c.chain("HEALTH-PORTS"), fmt.Sprintf("-p tcp -m tcp --dport %d -j ACCEPT", port)}
 }
 
 // fixed are the chains of a table with their rules that no Service changes; lines of Services follow them.
@@ -128,7 +134,7 @@ func (c Config) inside() []string {
 
 // rulesInput is the restore input that writes every chain, with the lines of all Services, and the jumps that are missing
 // from what was saved of a table.
-func (c Config) rulesInput(lines [lineChains][]string, saved map[string]xtables.Saved) []byte {
+func (c Config) rulesInput(lines []line, saved map[string]xtables.Saved) []byte {
 	var out bytes.Buffer
 	for _, table := range tables {
 		var rules strings.Builder
@@ -139,11 +145,9 @@ func (c Config) rulesInput(lines [lineChains][]string, saved map[string]xtables.
 				rules.WriteString("-A " + ch.name + " " + r + "\n")
 			}
 		}
-		for l := range lineChains {
-			if t, name := c.chainOf(l); t == table {
-				for _, r := range lines[l] {
-					rules.WriteString("-A " + name + " " + r + "\n")
-				}
+		for _, l := range lines {
+			if l.table == table {
+				rules.WriteString("-A " + l.chain + " " + l.rule + "\n")
 			}
 		}
 		for _, line := range xtables.MissingJumps(c.jumps(), table, saved[table]) {
@@ -155,21 +159,27 @@ func (c Config) rulesInput(lines [lineChains][]string, saved map[string]xtables.
 }
 
 // linesInput is the restore input for added and removed lines, nil for none.
-func (c Config) linesInput(added, removed [lineChains][]string) []byte {
+func linesInput(added, removed []line) []byte {
 	var out bytes.Buffer
-	for l := range lineChains {
-		if len(added[l])+len(removed[l]) == 0 {
-			continue
+	for _, table := range tables {
+		begun := false
+		write := func(verb string, lines []line) {
+			for _, l := range lines {
+				if l.table != table {
+					continue
+				}
+				if !begun {
+					out.WriteString("*" + table + "\n")
+					begun = true
+				}
+				out.WriteString(verb + " " + l.chain + " " + l.rule + "\n")
+			}
 		}
-		table, name := c.chainOf(l)
-		out.WriteString("*" + table + "\n")
-		for _, r := range removed[l] {
-			out.WriteString("-D " + name + " " + r + "\n")
+		write("-D", removed)
+		write("-A", added)
+		if begun {
+			out.WriteString("COMMIT\n")
 		}
-		for _, r := range added[l] {
-			out.WriteString("-A " + name + " " + r + "\n")
-		}
-		out.WriteString("COMMIT\n")
 	}
 	return out.Bytes()
 }

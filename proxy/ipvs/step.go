@@ -18,6 +18,7 @@ type known struct {
 	reals     []real // sorted
 	sets      setMask
 	allow     []netip.Prefix
+	detour    netip.AddrPort
 }
 
 // real is a real server. One with draining gets no new connections.
@@ -51,6 +52,8 @@ type step struct {
 	allowAdd, allowDel []netip.Prefix
 	virtual            virtualVerb
 	reals              []realChange
+	detourAdd          netip.AddrPort
+	detourDel          netip.AddrPort
 }
 
 type virtualVerb uint8
@@ -94,7 +97,10 @@ func (c Config) step(at frontend, f *front, k *known) (step, *known) {
 		next.sets |= 1 << setServices // ours, as long as it is there
 	}
 	if f != nil {
-		next.allow = f.sources
+		next.allow, next.detour = f.sources, f.detour
+	}
+	if next.detour != k.detour {
+		s.detourAdd, s.detourDel = next.detour, k.detour
 	}
 	s.setsAdd, s.setsDel = next.sets&^k.sets, k.sets&^next.sets
 	s.allowAdd, s.allowDel = without(next.allow, k.allow), without(k.allow, next.allow)
@@ -105,7 +111,8 @@ func (c Config) step(at frontend, f *front, k *known) (step, *known) {
 }
 
 func (s *step) empty() bool {
-	return s.setsAdd|s.setsDel == 0 && s.virtual == virtualKeep && len(s.reals)+len(s.allowAdd)+len(s.allowDel) == 0
+	return s.setsAdd|s.setsDel == 0 && s.virtual == virtualKeep && len(s.reals)+len(s.allowAdd)+len(s.allowDel) == 0 &&
+		s.detourAdd == s.detourDel
 }
 
 // changeReals compares two sorted lists. What is not wanted drains where connections can be waited for.

@@ -13,7 +13,7 @@ type want struct {
 	owners   map[frontend][]owner // sorted by name
 	hairpins map[hairpin]int
 	addrs    map[netip.Addr]int // that are to be on the device, by how many frontends
-	lines    [lineChains]map[string]int
+	health   map[uint16]int     // ports of health checks
 }
 
 type owner struct {
@@ -22,13 +22,10 @@ type owner struct {
 }
 
 func newWant() *want {
-	w := &want{
+	return &want{
 		services: map[plan.Name]*rendered{}, owners: map[frontend][]owner{}, hairpins: map[hairpin]int{}, addrs: map[netip.Addr]int{},
+		health: map[uint16]int{},
 	}
-	for l := range w.lines {
-		w.lines[l] = map[string]int{}
-	}
-	return w
 }
 
 // touched is what changes may have changed, with whether it was wanted before.
@@ -36,15 +33,11 @@ type touched struct {
 	fronts   map[frontend]struct{}
 	hairpins map[hairpin]bool
 	addrs    map[netip.Addr]bool
-	lines    [lineChains]map[string]bool
+	health   map[uint16]bool
 }
 
 func newTouched() *touched {
-	t := &touched{fronts: map[frontend]struct{}{}, hairpins: map[hairpin]bool{}, addrs: map[netip.Addr]bool{}}
-	for l := range t.lines {
-		t.lines[l] = map[string]bool{}
-	}
-	return t
+	return &touched{fronts: map[frontend]struct{}{}, hairpins: map[hairpin]bool{}, addrs: map[netip.Addr]bool{}, health: map[uint16]bool{}}
 }
 
 func count[K comparable](counts map[K]int, before map[K]bool, key K, by int) {
@@ -97,10 +90,8 @@ func (w *want) put(name plan.Name, r *rendered, t *touched, by int) {
 	for _, h := range r.hairpins {
 		count(w.hairpins, t.hairpins, h, by)
 	}
-	for l := range r.lines {
-		for _, line := range r.lines[l] {
-			count(w.lines[l], t.lines[l], line, by)
-		}
+	if r.healthPort != 0 {
+		count(w.health, t.health, r.healthPort, by)
 	}
 }
 
@@ -120,16 +111,4 @@ func (w *want) front(at frontend) *front {
 		return o[0].front
 	}
 	return nil
-}
-
-// allLines are the lines of all Services.
-func (w *want) allLines() [lineChains][]string {
-	var out [lineChains][]string
-	for l := range w.lines {
-		for line := range w.lines[l] {
-			out[l] = append(out[l], line)
-		}
-		slices.Sort(out[l])
-	}
-	return out
 }
