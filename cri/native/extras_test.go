@@ -2,11 +2,13 @@ package native
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -231,4 +233,63 @@ func TestMetrics(t *testing.T) {
 	if got["container_spec_memory_limit_bytes"] != 64<<20 || got["container_fs_usage_bytes"] < 3<<20 || got["container_memory_usage_bytes"] == 0 || got["container_start_time_seconds"] == 0 {
 		t.Errorf("got %v", got)
 	}
+}
+
+// TestNetworkCheck: after a restart each pod's network is checked, and what is wrong is told.
+func TestNetworkCheck(t *testing.T) {
+	g := newRig(t)
+	sb := g.sandbox("web")
+	info := func() string {
+		st, err := g.PodSandboxStatus(t.Context(), sb, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Info["info"]
+	}
+	if got := info(); strings.Contains(got, "networkCheck") || !strings.Contains(got, `"type":"network"`) {
+		t.Errorf("info %s", got)
+	}
+	g.net.order("Check")
+	g.restart()
+	waitFor(t, func() bool { return strings.Contains(info(), `"networkCheck":"ordered failure"`) })
+}
+
+// TestHungPluginHoldsItsOwnPodOnly: while one pod's network is being set up and another's taken down without end, others
+// come and go, and calls on the hung ones give up with their caller.
+func TestHungPluginHoldsItsOwnPodOnly(t *testing.T) {
+	g := newRig(t)
+	ctx := t.Context()
+	old := g.sandbox("old")
+	release := g.net.hang("old", "hung")
+	defer release()
+	giveUp, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	hung := make(chan error, 1)
+	go func() { _, err := g.RunPodSandbox(ctx, g.sandboxConfig("hung"), ""); hung <- err }()
+	if err := g.StopPodSandbox(giveUp, old); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("stop with a hung DEL: %v", err)
+	}
+	sb := g.sandbox("lively")
+	if st := g.wait(g.run(sb, containerConfig("c", nil, "true"))); st.ExitCode != 0 {
+		t.Errorf("another pod: %v", st)
+	}
+	if err := g.RemovePodSandbox(ctx, sb); err != nil {
+		t.Error(err)
+	}
+	_, err := g.RunPodSandbox(ctx, g.sandboxConfig("hung"), "")
+	mustFail(t, "the same pod again", err, codes.AlreadyExists, "hung")
+	release()
+	if err := <-hung; err != nil {
+		t.Error(err)
+	}
+	list, err := g.ListPodSandbox(ctx, nil)
+	if err != nil || len(list) != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	for _, s := range list {
+		if err := g.RemovePodSandbox(ctx, s.Id); err != nil {
+			t.Error(err)
+		}
+	}
+	g.empty()
 }

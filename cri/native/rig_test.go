@@ -227,6 +227,34 @@ type testNetwork struct {
 	alsoDel bool   // Del fails too
 	slow    time.Duration
 	kept    []string
+	hung    map[string]chan struct{} // by pod: Add and Del wait for it
+}
+
+// hang makes Add and Del of these pods wait until release is called, or their context ends.
+func (n *testNetwork) hang(pods ...string) (release func()) {
+	ch := make(chan struct{})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hung = map[string]chan struct{}{}
+	for _, p := range pods {
+		n.hung[p] = ch
+	}
+	return sync.OnceFunc(func() { close(ch) })
+}
+
+func (n *testNetwork) stall(ctx context.Context, pod string) error {
+	n.mu.Lock()
+	ch := n.hung[pod]
+	n.mu.Unlock()
+	if ch == nil {
+		return nil
+	}
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 var errOrdered = errors.New("ordered failure")
@@ -303,8 +331,11 @@ func (n *testNetwork) RemoveNamespace(_ context.Context, path string) error {
 	return nil
 }
 
-func (n *testNetwork) Add(_ context.Context, req podnet.Request) (podnet.Result, error) {
+func (n *testNetwork) Add(ctx context.Context, req podnet.Request) (podnet.Result, error) {
 	time.Sleep(n.slow)
+	if err := n.stall(ctx, req.PodName); err != nil {
+		return podnet.Result{}, err
+	}
 	if err := n.fail("Add"); err != nil {
 		return podnet.Result{}, err
 	}
@@ -318,7 +349,10 @@ func (n *testNetwork) Add(_ context.Context, req podnet.Request) (podnet.Result,
 	return podnet.Result{IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 99, 0, n.n})}, Raw: []byte(`{"cniVersion":"1.0.0"}`)}, nil
 }
 
-func (n *testNetwork) Del(_ context.Context, req podnet.Request) error {
+func (n *testNetwork) Del(ctx context.Context, req podnet.Request) error {
+	if err := n.stall(ctx, req.PodName); err != nil {
+		return err
+	}
 	if err := n.fail("Del"); err != nil {
 		return err
 	}
@@ -328,8 +362,15 @@ func (n *testNetwork) Del(_ context.Context, req podnet.Request) error {
 	return nil
 }
 
-func (n *testNetwork) Check(context.Context, podnet.Request, podnet.Result) error { return nil }
-func (n *testNetwork) Status(context.Context) error                               { return n.fail("Status") }
+func (n *testNetwork) Check(_ context.Context, req podnet.Request, prev podnet.Result) error {
+	if len(prev.IPs) == 0 || req.SandboxID == "" {
+		return errors.New("CHECK without what ADD gave")
+	}
+	return n.fail("Check")
+}
+
+func (n *testNetwork) Status(context.Context) error { return n.fail("Status") }
+
 func (n *testNetwork) GC(_ context.Context, keep []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

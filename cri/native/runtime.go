@@ -118,6 +118,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	r.wg.Go(func() { r.pumpSup.Run(runCtx, nil) })
 	r.wg.Go(func() { r.stream.Serve() })
 	r.wg.Go(func() { r.gcLoop(runCtx) })
+	r.wg.Go(func() { r.checkNetworks(runCtx) })
 	return r, nil
 }
 

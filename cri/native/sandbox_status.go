@@ -48,7 +48,7 @@ func (r *Runtime) PodSandboxStatus(ctx context.Context, id string, verbose bool)
 	for _, c := range r.store.containersOfLocked(s.id) {
 		resp.ContainersStatuses = append(resp.ContainersStatuses, c.statusLocked())
 	}
-	pid, cni := s.pid, s.net.Raw
+	pid, cni, checked := s.pid, s.net.Raw, s.checked
 	r.store.mu.RUnlock()
 	if verbose {
 		info := map[string]any{"pid": pid, "config": s.rec.Config.M, "runtimeHandler": s.rec.Handler, "netns": s.rec.NetNS, "cgroup": s.rec.Cgroup}
@@ -60,6 +60,9 @@ func (r *Runtime) PodSandboxStatus(ctx context.Context, id string, verbose bool)
 			}
 		}
 		info["runtimeSpec"] = map[string]any{"linux": map[string]any{"namespaces": spaces}}
+		if checked != "" {
+			info["networkCheck"] = checked
+		}
 		if len(cni) > 0 {
 			info["cniResult"] = json.RawMessage(cni)
 		}

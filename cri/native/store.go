@@ -47,6 +47,7 @@ type sandbox struct {
 	net      podnet.Result
 	boot     string  // in which it was made
 	taskless bool    // pause's task was never asked for
+	checked  string  // what the network's CHECK said after the last restart; empty when all was well
 	early    uint32  // the last exit that was told before pid was known
 	pauser   *pauser // of a pinned sandbox, once it is made
 	pidfd    pidfd
