@@ -218,10 +218,12 @@ func benchmarkRest(b *testing.B, pods int) {
 		}
 		roles[role] = pid
 	}
-	if pids := node.Processes("logpump", d.DataDir()); len(pids) == 1 {
-		roles["logpump"] = pids[0]
-	} else {
-		b.Fatalf("logpump processes: %v, want one", pids)
+	for role, call := range map[string]string{"logpump": "logpump --dir", "logpump-keeper": "logpump --keep"} {
+		pids := node.Processes(call, d.DataDir())
+		if len(pids) != 1 {
+			b.Fatalf("%s processes: %v, want one", role, pids)
+		}
+		roles[role] = pids[0]
 	}
 	before := map[string]time.Duration{}
 	for role, pid := range roles {

@@ -206,9 +206,7 @@ func (d *criBed) native(b *testing.B, name string, network native.Network) *side
 		cancel()
 		<-done
 		rt.Close(context.Background())
-		for _, pid := range node.Processes("logpump", dir) {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
+		endLogpump(dir)
 	})
 	return d.side(b, name, socket)
 }
@@ -363,9 +361,17 @@ func (d *criBed) process(b *testing.B) *side {
 	b.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
-		for _, pid := range node.Processes("logpump", dir) {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
+		endLogpump(dir)
 	})
 	return d.side(b, "native", socket)
+}
+
+// endLogpump kills logpump's two processes, each of which starts the other again, until both are gone.
+func endLogpump(dir string) {
+	for pids := node.Processes("logpump", dir); len(pids) > 0; pids = node.Processes("logpump", dir) {
+		for _, pid := range pids {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }

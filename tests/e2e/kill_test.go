@@ -37,7 +37,8 @@ func TestKillEachProcess(t *testing.T) {
 			n.KillServer()
 			n.Start() // as systemd would
 		}},
-		{"logpump", func() { n.killProcess("logpump", n.DataDir()) }},
+		{"logpump", func() { n.killProcess("logpump --dir", n.DataDir()) }},
+		{"logpump's keeper", func() { n.killProcess("logpump --keep", n.DataDir()) }},
 		{"containerd", func() { n.killProcess("containerd ", filepath.Join(n.DataDir(), "containerd")) }},
 	}
 	if n.Plugin != nil {
