@@ -118,26 +118,6 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// TestResourcesInCgroups: what a container may use is what its cgroup says; one that takes more memory dies of it, and
-// the status says why.
-func TestResourcesInCgroups(t *testing.T) {
-	s := open(t)
-	s.pod("p", `{containers: [{name: c, command: [sleep, "1000"], resources: {requests: {cpu: 100m}, limits: {cpu: 250m, memory: 48Mi}}}]}`)
-	p := s.running("p")
-	if err := s.limited(p, status(p, "c").ContainerID, 102, 25000, 48*mi); err != nil {
-		t.Error(err)
-	}
-	s.pod("hog", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "x=x; while true; do x=$x$x; done"], resources: {limits: {memory: 24Mi}}}]}`)
-	p = s.ended("hog", v1.PodFailed)
-	if err := first(terminated(p, "c", 137), is("reason", status(p, "c").State.Terminated.Reason, "OOMKilled")); err != nil {
-		t.Error(err)
-	}
-	got := s.output("adj", `{restartPolicy: Never, containers: [{name: c, command: [cat, /proc/self/oom_score_adj]}]}`)
-	if got != "1000\n" {
-		t.Errorf("oom_score_adj of a BestEffort container is %q", got)
-	}
-}
-
 // TestRuntimeClass: the default handler by a class, with the class's overhead in the pod's cgroup; unknown classes and
 // handlers do not run.
 func TestRuntimeClass(t *testing.T) {
