@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	toml "github.com/pelletier/go-toml/v2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -50,6 +54,9 @@ func (r *Runtime) PullImage(ctx context.Context, spec *runtimeapi.ImageSpec, aut
 }
 
 func (s *imageStore) pull(ctx context.Context, name string, auth *runtimeapi.AuthConfig) (string, error) {
+	if err := checkHosts(s.cfg.RegistryDir, name); err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var alive activity
@@ -65,8 +72,14 @@ func (s *imageStore) pull(ctx context.Context, name string, auth *runtimeapi.Aut
 			return nil
 		},
 	})})
-	got, err := s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPullUnpack,
-		containerd.WithPullSnapshotter(s.cfg.Snapshotter), containerd.WithMaxConcurrentDownloads(layersAtOnce))
+	pull := func() (containerd.Image, error) {
+		return s.client.Pull(ctx, name, containerd.WithResolver(resolver), containerd.WithPullUnpack,
+			containerd.WithPullSnapshotter(s.cfg.Snapshotter), containerd.WithMaxConcurrentDownloads(layersAtOnce))
+	}
+	got, err := pull()
+	if err != nil && s.dropUnresumable(ctx, err) {
+		got, err = pull()
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
 			err = cause
@@ -89,6 +102,53 @@ func (s *imageStore) pull(ctx context.Context, name string, auth *runtimeapi.Aut
 		return "", fmt.Errorf("image was pulled but cannot be read")
 	}
 	return img.id, nil
+}
+
+// dropUnresumable forgets what an earlier pull fetched of a blob that the registry cannot go on with: it answers a request
+// for the rest with "416 Requested Range Not Satisfiable". False when that was not it.
+func (s *imageStore) dropUnresumable(ctx context.Context, err error) bool {
+	text := err.Error()
+	if !strings.Contains(text, strconv.Itoa(http.StatusRequestedRangeNotSatisfiable)+" ") {
+		return false
+	}
+	store := s.client.ContentStore()
+	list, lerr := store.ListStatuses(ctx)
+	if lerr != nil {
+		return false
+	}
+	dropped := false
+	for _, st := range list { // their names end with the digest: layer-sha256:…
+		if i := strings.Index(st.Ref, "sha256:"); i >= 0 && strings.Contains(text, st.Ref[i:]) {
+			dropped = store.Abort(ctx, st.Ref) == nil || dropped
+		}
+	}
+	return dropped
+}
+
+// checkHosts refuses a hosts file that cannot be read: containerd's reader would pass over it, and the pull would go to
+// where the user wanted it not to go.
+func checkHosts(root, name string) error {
+	ref, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return err
+	}
+	dir, err := config.HostDirFromRoot(root)(reference.Domain(ref))
+	if err != nil {
+		return nil // there is none
+	}
+	path := filepath.Join(dir, "hosts.toml")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var any map[string]any
+	if err == nil {
+		err = toml.Unmarshal(text, &any)
+	}
+	if err != nil {
+		return status.Errorf(codes.FailedPrecondition, "registry hosts file %s cannot be read: %v", path, err)
+	}
+	return nil
 }
 
 // credentials turns CRI's forms of authentication into containerd's: user and secret, or a token as the secret of no user.
