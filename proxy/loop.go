@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/reevehq/reeve/internal/logkey"
@@ -23,6 +24,9 @@ type loop struct {
 
 	planned  map[plan.Name]*plan.Planned // what is in the kernel, or will be after a retry
 	pending  map[plan.Name]pendingChange // taken, but not applied in every family yet
+	claims   *plan.Claims                // which Service has what several claim
+	tally    *tally                      // of planned
+	lost     map[plan.Name]string        // what has been said of claims that others have
 	needFull []bool                      // by backend: nothing can be presumed of the kernel
 	node     nodeFacts
 	settled  bool          // the first programming of all families is done, and what follows it
@@ -44,6 +48,7 @@ const (
 
 func (l *loop) run(ctx context.Context) {
 	l.planned = map[plan.Name]*plan.Planned{}
+	l.claims, l.tally, l.lost = plan.NewClaims(), newTally(), map[plan.Name]string{}
 	l.pending = map[plan.Name]pendingChange{}
 	l.needFull = make([]bool, len(l.backends))
 	l.presumeNothing()
@@ -192,21 +197,28 @@ func (l *loop) sync(ctx context.Context) bool {
 	}
 	l.metrics.changes(b)
 	facts := factsOf(l.cfg, l.node)
+	planned := make(map[plan.Name]*plan.Planned, len(b.services))
 	for name, c := range b.services {
-		before := l.planned[name]
-		if p, ok := l.pending[name]; ok {
-			before = p.before
-			if c.trigger.IsZero() {
-				c.trigger = p.trigger
+		planned[name] = nil
+		if !c.gone {
+			p := plan.Plan(facts, c.service, c.slices)
+			planned[name] = &p
+		}
+	}
+	for name, p := range l.claims.Change(planned) {
+		next := pendingChange{before: l.planned[name], trigger: b.services[name].trigger}
+		if earlier, ok := l.pending[name]; ok {
+			next.before = earlier.before
+			if next.trigger.IsZero() {
+				next.trigger = earlier.trigger
 			}
 		}
-		l.pending[name] = pendingChange{before: before, trigger: c.trigger}
-		if c.gone {
-			delete(l.planned, name)
-			continue
+		l.pending[name] = next
+		l.tally.replace(name, l.planned[name], p)
+		if delete(l.planned, name); p != nil {
+			l.planned[name] = p
 		}
-		p := plan.Plan(facts, c.service, c.slices)
-		l.planned[name] = &p
+		l.sayLost(name)
 	}
 	if len(l.pending) > 0 {
 		l.health.queued()
@@ -222,8 +234,8 @@ func (l *loop) sync(ctx context.Context) bool {
 		return false
 	}
 	l.forgetFlows()
-	l.checks.set(l.planned)
-	l.firewalls.set(facts, healthPorts(l.planned))
+	l.checks.set(l.tally.checked)
+	l.firewalls.set(facts, l.tally.healthPorts())
 	now := time.Now()
 	for _, p := range l.pending {
 		if !p.trigger.IsZero() {
@@ -231,9 +243,23 @@ func (l *loop) sync(ctx context.Context) bool {
 		}
 	}
 	clear(l.pending)
-	l.metrics.synced(now, l.planned)
+	l.metrics.synced(now, l.tally)
 	l.health.updated()
 	return l.settle(ctx)
+}
+
+// sayLost names, once, the frontends that a Service claims and another has.
+func (l *loop) sayLost(name plan.Name) {
+	lost := strings.Join(l.claims.Lost(name), "; ")
+	if lost == l.lost[name] {
+		return
+	}
+	if delete(l.lost, name); lost == "" {
+		return
+	}
+	l.lost[name] = lost
+	l.cfg.Logger.Warn("Left out what another Service has already", logkey.Service, name.String(), "lost", lost)
+	l.events.service(name, "FrontendTaken", "Not programmed on the node, since the first Service by name has it: "+lost)
 }
 
 // settle does, once, what must wait for the rules to be in place. False: try again.
@@ -250,17 +276,6 @@ func (l *loop) settle(ctx context.Context) bool {
 	retire(ctx, l.cfg)
 	l.settled = true
 	return true
-}
-
-// healthPorts are the health check node ports of all Services.
-func healthPorts(all map[plan.Name]*plan.Planned) []uint16 {
-	var out []uint16
-	for _, p := range all {
-		if p.Health != nil {
-			out = append(out, p.Health.NodePort)
-		}
-	}
-	return out
 }
 
 // merge adds the changes and counts of an earlier take.

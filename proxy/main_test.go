@@ -215,10 +215,17 @@ func (w *world) endpoints(service string, pods ...int) {
 // onNFTables is the flavor of worlds in nftables mode; the others are kinds of iptables.
 const onNFTables = "nftables"
 
-// each runs a test on both kinds of iptables and on nftables.
+// each runs a test on iptables and on nftables, with REEVE_LONG=1 on legacy iptables too.
 func each(t *testing.T, fn func(t *testing.T, flavor string)) {
-	eachOf(t, []string{"nft", "legacy", onNFTables}, fn)
+	flavors := []string{"nft", onNFTables}
+	if long() {
+		flavors = append(flavors, "legacy")
+	}
+	eachOf(t, flavors, fn)
 }
+
+// long is true where tests may take minutes.
+func long() bool { return os.Getenv("REEVE_LONG") == "1" }
 
 // eachOf runs a test on flavors. In the virtual machine (tests/vm) it is IPVS instead, which other hosts lack.
 func eachOf(t *testing.T, flavors []string, fn func(t *testing.T, flavor string)) {

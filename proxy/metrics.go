@@ -109,22 +109,10 @@ func (m *metrics) programmed(latency time.Duration) {
 	m.programmingSeconds.Observe(max(0, latency.Seconds()))
 }
 
-func (m *metrics) synced(now time.Time, all map[plan.Name]*plan.Planned) {
+func (m *metrics) synced(now time.Time, t *tally) {
 	m.lastSync.Set(unixSeconds(now))
-	internal, external := 0, 0
-	for _, p := range all {
-		for i := range p.Ports {
-			q := &p.Ports[i]
-			if q.InternalLocal && q.Internal == plan.Drop {
-				internal++
-			}
-			if q.ExternalLocal && q.External == plan.Drop && q.HasExternal() {
-				external++
-			}
-		}
-	}
-	m.noLocalEndpoints.WithLabelValues("internal").Set(float64(internal))
-	m.noLocalEndpoints.WithLabelValues("external").Set(float64(external))
+	m.noLocalEndpoints.WithLabelValues("internal").Set(float64(t.noLocalInternal))
+	m.noLocalEndpoints.WithLabelValues("external").Set(float64(t.noLocalExternal))
 }
 
 func (m *metrics) flowsDeleted(f plan.Family, n int) {

@@ -2,12 +2,10 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -17,9 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -120,49 +116,6 @@ func TestServiceWithoutEndpointsRejectsAtOnceAndUDPFlowMovesOn(t *testing.T) {
 	})
 }
 
-func TestExternalTrafficPolicyLocal(t *testing.T) {
-	each(t, func(t *testing.T, flavor string) {
-		w := newWorld(t, 3, flavor)
-		w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
-			nodePorts(s)
-			s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
-		})
-		w.endpoints("web", 0, -2) // p0 here, p1 there
-		w.run(nil)
-		w.settled("default/web:dns node port")
-		for range 8 {
-			w.outside.MustSay(t, "tcp", "192.0.2.1:30080", "p0 192.0.2.2")
-		}
-		w.endpoints("web", -2)
-		w.unsettled("10.244.3.10:8080")
-		if s, err := w.outside.Ask("tcp", "192.0.2.1:30080"); err == nil || strings.Contains(err.Error(), "refused") {
-			t.Errorf("without a local endpoint the outside got %q, %v; want silence", s, err)
-		}
-		w.node.MustSay(t, "tcp", "192.0.2.1:30080", "p1 10.244.3.1")
-		w.pods[2].MustSay(t, "tcp", "192.0.2.1:30080", "p1 "+w.ips[2].String())
-	})
-}
-
-func TestInternalTrafficPolicyLocal(t *testing.T) {
-	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
-		w := newWorld(t, 3, flavor)
-		w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
-			s.InternalTrafficPolicy = ptr.To(corev1.ServiceInternalTrafficPolicyLocal)
-		})
-		w.endpoints("web", 0, -2)
-		w.run(nil)
-		w.settled("default/web:dns cluster IP")
-		for range 8 {
-			w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
-		}
-		w.endpoints("web", -2)
-		w.unsettled("10.244.3.10:8080")
-		if s, err := w.pods[2].Ask("tcp", clusterIP+":80"); err == nil || strings.Contains(err.Error(), "refused") {
-			t.Errorf("without a local endpoint a pod got %q, %v; want silence", s, err)
-		}
-	})
-}
-
 func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
 	each(t, func(t *testing.T, flavor string) {
 		w := newWorld(t, 4, flavor)
@@ -187,62 +140,6 @@ func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
 		if len(said) != 3 {
 			t.Errorf("after affinity was switched off the client reached %v", said)
 		}
-	})
-}
-
-func TestExternalIPsAndLoadBalancerSourceRanges(t *testing.T) {
-	each(t, func(t *testing.T, flavor string) {
-		w := newWorld(t, 2, flavor)
-		s := w.service("web", clusterIP, func(s *corev1.ServiceSpec) {
-			nodePorts(s)
-			s.Type = corev1.ServiceTypeLoadBalancer
-			s.ExternalIPs = []string{"198.51.100.7"}
-			s.LoadBalancerSourceRanges = []string{"192.0.2.0/31"}
-		})
-		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.51.100.8"}}
-		if _, err := w.api.CoreV1().Services("default").Update(context.Background(), s, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		w.endpoints("web", 0)
-		w.run(nil)
-		w.settled("default/web:dns load balancer IP")
-		w.outside.MustSay(t, "tcp", "198.51.100.7:80", "p0 10.244.3.1")
-		if said, err := w.outside.Ask("tcp", "198.51.100.8:80"); err == nil {
-			t.Errorf("192.0.2.2, outside the source ranges, got %q", said)
-		}
-		s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/30"}
-		if _, err := w.api.CoreV1().Services("default").Update(context.Background(), s, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		w.settled("192.0.2.0/30")
-		w.outside.MustSay(t, "tcp", "198.51.100.8:80", "p0 10.244.3.1")
-	})
-}
-
-func TestTypeAndPortsChangeAndForeignServicesAreLeftAlone(t *testing.T) {
-	eachOf(t, []string{"nft", onNFTables}, func(t *testing.T, flavor string) {
-		w := newWorld(t, 1, flavor)
-		w.service("web", clusterIP, nodePorts)
-		w.endpoints("web", 0)
-		foreign := w.service("dns", "10.96.0.10", nil)
-		w.service("headless", corev1.ClusterIPNone, nil)
-		w.run(nil)
-		w.settled("default/web:http node port")
-		w.service("web", clusterIP, func(s *corev1.ServiceSpec) { s.Ports[0].Port = 81 })
-		w.unsettled("node port")
-		w.pods[0].MustSay(t, "tcp", clusterIP+":81", "p0 10.244.3.1")
-		if rules := w.rules(); strings.Contains(rules, w.on(`"default/web:http cluster IP" -m tcp --dport 80 `, "10.96.0.50 . tcp . 80 ", "10.96.0.50:80 -s rr")) || strings.Contains(rules, "headless") {
-			t.Errorf("rules of the old port or of a headless Service:\n%s", rules)
-		}
-		w.settled("10.96.0.10")
-		foreign.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "reeve-dns"}
-		if _, err := w.api.CoreV1().Services("default").Update(context.Background(), foreign, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		w.unsettled("10.96.0.10")
-		w.service("web", "", func(s *corev1.ServiceSpec) { s.Type, s.ExternalName = corev1.ServiceTypeExternalName, "example.org" })
-		w.unsettled(w.on("KUBE-SVC", "default/web"))
-		w.unsettled(w.on("KUBE-SEP", "10.244.3.10", "10.244.3.10:8080"))
 	})
 }
 
@@ -459,7 +356,7 @@ func TestUsersMarksSurvive(t *testing.T) {
 		testns.Sh(t, `nft -f - <<'EOF'
 table ip user {
 	chain in { type filter hook prerouting priority -200; meta mark set 0xffffbfff; }
-	chain local { type filter hook output priority -200; meta mark set 0xffffbfff; }
+	chain local { type filter hook output priority -200; meta mark set meta mark or 0xffffbfff; }
 	chain out { type filter hook postrouting priority 300; oifname "vp*" jump check; }
 	chain check { meta mark 0xffffbfff counter return; counter comment "changed"; }
 }
@@ -541,66 +438,6 @@ func TestWrongConfigurationNamesEveryField(t *testing.T) {
 			t.Errorf("%v does not name %s", err, field)
 		}
 	}
-}
-
-func TestIPv6Service(t *testing.T) {
-	each(t, func(t *testing.T, flavor string) {
-		w := newWorld(t, 2, flavor)
-		for i := range w.pods {
-			testns.Sh(t, `echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; echo 0 > /proc/sys/net/ipv6/conf/vp%[1]d/accept_dad; ip link set vp%[1]d down; ip link set vp%[1]d up
-				ip route replace 10.244.3.%[2]d/32 dev vp%[1]d
-				ip addr add fd00::1/128 dev vp%[1]d nodad && ip route add fd00::%[2]d/128 dev vp%[1]d && ip -n p%[1]d addr add fd00::%[2]d/128 dev eth0 nodad &&
-				ip -n p%[1]d route add default via fd00::1 dev eth0 onlink`, i, 10+i)
-		}
-		w.service("web", "fd96::50", nil)
-		sl := &discoveryv1.EndpointSlice{
-			ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-6", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
-			AddressType: discoveryv1.AddressTypeIPv6,
-			Ports: []discoveryv1.EndpointPort{
-				{Name: ptr.To("http"), Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(int32(8080))},
-				{Name: ptr.To("dns"), Protocol: ptr.To(corev1.ProtocolUDP), Port: ptr.To(int32(8080))},
-			},
-			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"fd00::10"}}},
-		}
-		if _, err := w.api.DiscoveryV1().EndpointSlices("default").Create(t.Context(), sl, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		w.run(func(c *Config) {
-			c.NodeIPs = append(c.NodeIPs, netip.MustParseAddr("fd00:ffff::1"))
-			c.ClusterCIDRs = append(c.ClusterCIDRs, netip.MustParsePrefix("fd00::/64"))
-		})
-		testns.Eventually(t, "the IPv6 rules", func() bool {
-			if flavor == onNFTables {
-				return strings.Contains(testns.Sh(t, "nft list table ip6 reeve-proxy 2>&1; true"), "default/web:dns cluster IP")
-			}
-			if flavor == onIPVS {
-				return strings.Contains(testns.Sh(t, "ip -6 route show table local"), "fd96::50 dev reeve-ipvs0")
-			}
-			return strings.Contains(testns.Sh(t, "ip6tables-%s-save -t nat", flavor), "default/web:dns cluster IP")
-		})
-		for _, network := range []string{"tcp", "udp"} {
-			target := map[string]string{"tcp": "[fd96::50]:80", "udp": "[fd96::50]:53"}[network]
-			w.pods[1].MustSay(t, network, target, "p0 fd00::11")
-			w.pods[0].MustSay(t, network, target, "p0 fd00::1") // hairpin
-		}
-	})
-}
-
-// The API server and other pods on the host's network: the endpoint is the node itself.
-func TestEndpointOnTheNodeItself(t *testing.T) {
-	each(t, func(t *testing.T, flavor string) {
-		w := newWorld(t, 1, flavor)
-		w.node.Serve(t, "node", "192.0.2.1:8080")
-		w.service("kubernetes", clusterIP, nil)
-		w.ips[0] = netip.MustParseAddr("192.0.2.1")
-		w.endpoints("kubernetes", 0)
-		w.run(nil)
-		w.settled("default/kubernetes:dns cluster IP")
-		for network, target := range map[string]string{"tcp": clusterIP + ":80", "udp": clusterIP + ":53"} {
-			w.pods[0].MustSay(t, network, target, "node 10.244.3.10")
-			w.node.MustSay(t, network, target, "node 192.0.2.1")
-		}
-	})
 }
 
 // While endpoints and other Services change without a rest, no connection fails: a table goes from one state to the next

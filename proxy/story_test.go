@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"flag"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,35 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden plans")
 
-// Each story of the planner is Services and EndpointSlices, and the plan that they make on node "here" in zone "a".
+// planStep writes the plan of one state of the API, on node "here" in zone "a".
+func planStep(t *testing.T, s *story.Story, step story.Step, got *strings.Builder) {
+	t.Helper()
+	var all []plan.Slice
+	for _, o := range step.Slices {
+		if sl, ours := plan.FromSlice(o); ours {
+			all = append(all, sl)
+		} else {
+			got.WriteString("slice " + o.Namespace + "/" + o.Name + " is left alone\n")
+		}
+	}
+	for _, o := range step.Services {
+		svc, ours := plan.FromService(o)
+		if !ours {
+			got.WriteString("service " + o.Namespace + "/" + o.Name + " is left alone\n")
+			continue
+		}
+		own := slices.DeleteFunc(slices.Clone(all), func(sl plan.Slice) bool { return sl.Service != svc.Name })
+		facts := plan.Facts{NodeName: "here", Zone: "a", ClusterCIDRs: s.Node.CIDRs()}
+		p := plan.Plan(facts, svc, own)
+		got.WriteString(p.String())
+		slices.Reverse(own)
+		if again := plan.Plan(facts, svc, own); again.String() != p.String() {
+			t.Errorf("the plan depends on the slices' order:\n%s\n%s", p, again)
+		}
+	}
+}
+
+// Each story is Services and EndpointSlices, and the plan that they make.
 func TestStories(t *testing.T) {
 	stories, err := story.Load("plan/testdata")
 	if err != nil {
@@ -23,28 +52,11 @@ func TestStories(t *testing.T) {
 	for _, s := range stories {
 		t.Run(s.Name, func(t *testing.T) {
 			var got strings.Builder
-			var all []plan.Slice
-			for _, o := range s.Slices {
-				if sl, ours := plan.FromSlice(o); ours {
-					all = append(all, sl)
-				} else {
-					got.WriteString("slice " + o.Namespace + "/" + o.Name + " is left alone\n")
+			for i, step := range s.Steps {
+				if len(s.Steps) > 1 {
+					fmt.Fprintf(&got, "# step %d\n", i+1)
 				}
-			}
-			for _, o := range s.Services {
-				svc, ours := plan.FromService(o)
-				if !ours {
-					got.WriteString("service " + o.Namespace + "/" + o.Name + " is left alone\n")
-					continue
-				}
-				own := slices.DeleteFunc(slices.Clone(all), func(sl plan.Slice) bool { return sl.Service != svc.Name })
-				facts := plan.Facts{NodeName: "here", Zone: "a"}
-				p := plan.Plan(facts, svc, own)
-				got.WriteString(p.String())
-				slices.Reverse(own)
-				if again := plan.Plan(facts, svc, own); again.String() != p.String() {
-					t.Errorf("the plan depends on the slices' order:\n%s\n%s", p, again)
-				}
+				planStep(t, s, step, &got)
 			}
 			if *update {
 				if err := s.SetGolden("plan.golden", got.String()); err != nil {

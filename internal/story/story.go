@@ -15,12 +15,20 @@ import (
 
 // Story is one file.
 type Story struct {
-	Name     string
-	Services []*corev1.Service
-	Slices   []*discoveryv1.EndpointSlice
+	Name string
+	Node Node
+	// Steps are the states that the API goes through, at least one. Each is the whole of it.
+	Steps []Step
 
 	path    string
 	archive *txtar.Archive
+}
+
+// Step is one state of the API, and what packets must find then.
+type Step struct {
+	Services []*corev1.Service
+	Slices   []*discoveryv1.EndpointSlice
+	Packets  []Packet
 }
 
 // Load reads every story of a folder.
@@ -46,26 +54,47 @@ func Load(dir string) ([]*Story, error) {
 	return out, nil
 }
 
+// read takes the sections in their order; one with packets ends a step, and a step has what the one before it had where it
+// says nothing else.
 func (s *Story) read() error {
+	var now Step
 	for _, f := range s.archive.Files {
-		for doc := range strings.SplitSeq(string(f.Data), "\n---\n") {
-			switch f.Name {
-			case "services.yaml":
-				o := &corev1.Service{}
-				if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
-					return fmt.Errorf("%w in:\n%s", err, doc)
-				}
-				s.Services = append(s.Services, o)
-			case "slices.yaml":
-				o := &discoveryv1.EndpointSlice{}
-				if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
-					return fmt.Errorf("%w in:\n%s", err, doc)
-				}
-				s.Slices = append(s.Slices, o)
+		var err error
+		switch f.Name {
+		case "node.yaml":
+			err = s.Node.read(f.Data)
+		case "services.yaml":
+			now.Services, err = documents[corev1.Service](f.Data)
+		case "slices.yaml":
+			now.Slices, err = documents[discoveryv1.EndpointSlice](f.Data)
+		case "packets":
+			if now.Packets, err = parsePackets(string(f.Data)); err == nil {
+				s.Steps = append(s.Steps, now)
 			}
 		}
+		if err != nil {
+			return fmt.Errorf("section %s: %w", f.Name, err)
+		}
+	}
+	if len(s.Steps) == 0 {
+		return fmt.Errorf("no section packets")
 	}
 	return nil
+}
+
+func documents[T any](data []byte) ([]*T, error) {
+	var out []*T
+	for doc := range strings.SplitSeq(string(data), "\n---\n") {
+		if strings.TrimSpace(doc) == "" {
+			continue
+		}
+		o := new(T)
+		if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
+			return nil, fmt.Errorf("%w in:\n%s", err, doc)
+		}
+		out = append(out, o)
+	}
+	return out, nil
 }
 
 // Golden answers a section of the story; false when there is none.
@@ -77,13 +106,17 @@ func (s *Story) Golden(section string) (string, bool) {
 	return string(s.archive.Files[i].Data), true
 }
 
-// SetGolden replaces a section in the file.
+// SetGolden replaces a section in the file, as it stands there now.
 func (s *Story) SetGolden(section, text string) error {
-	i := slices.IndexFunc(s.archive.Files, func(f txtar.File) bool { return f.Name == section })
-	if i < 0 {
-		i = len(s.archive.Files)
-		s.archive.Files = append(s.archive.Files, txtar.File{Name: section})
+	archive, err := txtar.ParseFile(s.path)
+	if err != nil {
+		return err
 	}
-	s.archive.Files[i].Data = []byte(text)
-	return os.WriteFile(s.path, txtar.Format(s.archive), 0o644)
+	i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == section })
+	if i < 0 {
+		i = len(archive.Files)
+		archive.Files = append(archive.Files, txtar.File{Name: section})
+	}
+	archive.Files[i].Data = []byte(text)
+	return os.WriteFile(s.path, txtar.Format(archive), 0o644)
 }

@@ -29,20 +29,20 @@ func TestStoriesAsRules(t *testing.T) {
 			var got strings.Builder
 			for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 				k := newFakeKernel()
-				b := New(testConfig(family), k)
+				b := New(storyConfig(s, family), k)
 				if err := b.Apply(t.Context(), nil, true); err != nil {
 					t.Fatal(err)
 				}
 				k.inputs = nil
 				// The difference that the story makes over an empty cluster.
-				if err := b.Apply(t.Context(), planOf(s), false); err != nil {
+				if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
 					t.Fatal(err)
 				}
 				if len(k.inputs) == 0 {
 					continue
 				}
 				full := newFakeKernel()
-				if err := New(testConfig(family), full).Apply(t.Context(), planOf(s), true); err != nil {
+				if err := New(storyConfig(s, family), full).Apply(t.Context(), planOf(s, 0), true); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(full.dump(true), k.dump(true)); diff != "" {
@@ -66,20 +66,35 @@ func TestStoriesAsRules(t *testing.T) {
 
 var storyFacts = plan.Facts{NodeName: "here", Zone: "a"}
 
-func planOf(s *story.Story) map[plan.Name]*plan.Planned {
+// factsOf are what a story's node knows of itself and was told.
+func factsOf(s *story.Story) plan.Facts {
+	return plan.Facts{
+		NodeName: "here", Zone: "a", ClusterCIDRs: s.Node.CIDRs(), NodePortAddresses: s.Node.NodePortAddresses,
+		LocalhostNodePorts: s.Node.LocalhostNodePorts, MasqueradeAll: s.Node.MasqueradeAll,
+		LocalInterface: s.Node.LocalInterface, LocalInterfaceIsPrefix: s.Node.LocalInterfaceIsPrefix,
+	}
+}
+
+func storyConfig(s *story.Story, family plan.Family) Config {
+	c := testConfig(family)
+	c.Facts = factsOf(s)
+	return c
+}
+
+func planOf(s *story.Story, step int) map[plan.Name]*plan.Planned {
 	out := map[plan.Name]*plan.Planned{}
-	for _, o := range s.Services {
+	for _, o := range s.Steps[step].Services {
 		svc, ours := plan.FromService(o)
 		if !ours {
 			continue
 		}
 		var own []plan.Slice
-		for _, o := range s.Slices {
+		for _, o := range s.Steps[step].Slices {
 			if sl, ours := plan.FromSlice(o); ours && sl.Service == svc.Name {
 				own = append(own, sl)
 			}
 		}
-		p := plan.Plan(storyFacts, svc, own)
+		p := plan.Plan(factsOf(s), svc, own)
 		out[svc.Name] = &p
 	}
 	return out
@@ -249,7 +264,7 @@ func TestRealIPTablesTakeTheStories(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, s := range stories {
-					if err := b.Apply(t.Context(), planOf(s), false); err != nil {
+					if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
 						t.Errorf("%s: %v", s.Name, err)
 					}
 				}

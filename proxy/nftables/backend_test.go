@@ -31,16 +31,16 @@ func TestStoriesAsElements(t *testing.T) {
 			var got strings.Builder
 			for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 				k := newFake(family)
-				b := New(testConfig(family), k)
+				b := New(storyConfig(s, family), k)
 				if err := b.Apply(t.Context(), nil, true); err != nil {
 					t.Fatal(err)
 				}
 				empty := canonical(k)
-				if err := b.Apply(t.Context(), planOf(s), false); err != nil {
+				if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
 					t.Fatal(err)
 				}
 				full := newFake(family)
-				if err := New(testConfig(family), full).Apply(t.Context(), planOf(s), true); err != nil {
+				if err := New(storyConfig(s, family), full).Apply(t.Context(), planOf(s, 0), true); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(canonical(full), canonical(k)); diff != "" {
@@ -49,7 +49,7 @@ func TestStoriesAsElements(t *testing.T) {
 				fmt.Fprintf(&got, "# IPv%d\n", family)
 				for _, line := range canonical(k) {
 					if !slices.Contains(empty, line) {
-						got.WriteString(strings.Replace(line, " "+testConfig(family).ip()+" reeve-proxy", "", 1) + "\n")
+						got.WriteString(strings.Replace(line, " "+storyConfig(s, family).ip()+" reeve-proxy", "", 1) + "\n")
 					}
 				}
 			}
@@ -367,7 +367,7 @@ func TestRealNFTTakesTheStories(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range stories {
-			if err := b.Apply(t.Context(), planOf(s), false); err != nil {
+			if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
 				t.Errorf("%s: %v", s.Name, err)
 			}
 		}

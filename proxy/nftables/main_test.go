@@ -103,20 +103,35 @@ func open(t testing.TB, family plan.Family) (*Backend, *Table) {
 	return New(testConfig(family), nft), nft
 }
 
-func planOf(s *story.Story) map[plan.Name]*plan.Planned {
+// factsOf are what a story's node knows of itself and was told.
+func factsOf(s *story.Story) plan.Facts {
+	return plan.Facts{
+		NodeName: "here", Zone: "a", ClusterCIDRs: s.Node.CIDRs(), NodePortAddresses: s.Node.NodePortAddresses,
+		LocalhostNodePorts: s.Node.LocalhostNodePorts, MasqueradeAll: s.Node.MasqueradeAll,
+		LocalInterface: s.Node.LocalInterface, LocalInterfaceIsPrefix: s.Node.LocalInterfaceIsPrefix,
+	}
+}
+
+func storyConfig(s *story.Story, family plan.Family) Config {
+	c := testConfig(family)
+	c.Facts = factsOf(s)
+	return c
+}
+
+func planOf(s *story.Story, step int) map[plan.Name]*plan.Planned {
 	out := map[plan.Name]*plan.Planned{}
-	for _, o := range s.Services {
+	for _, o := range s.Steps[step].Services {
 		svc, ours := plan.FromService(o)
 		if !ours {
 			continue
 		}
 		var own []plan.Slice
-		for _, o := range s.Slices {
+		for _, o := range s.Steps[step].Slices {
 			if sl, ours := plan.FromSlice(o); ours && sl.Service == svc.Name {
 				own = append(own, sl)
 			}
 		}
-		p := plan.Plan(storyFacts, svc, own)
+		p := plan.Plan(factsOf(s), svc, own)
 		out[svc.Name] = &p
 	}
 	return out

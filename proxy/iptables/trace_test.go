@@ -1,0 +1,319 @@
+package iptables
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/reevehq/reeve/internal/story"
+	"github.com/reevehq/reeve/proxy/plan"
+)
+
+// packet is the first one of a connection on its way through the rules.
+type packet struct {
+	proto    string
+	src, dst netip.AddrPort
+	in       string // interface; empty on the way out
+	mark     uint32
+	dnat     bool
+	masq     bool
+}
+
+// left is a packet as it leaves a chain, with the verdict; none: it fell through.
+type left struct {
+	packet
+	verdict string
+}
+
+func isLocal(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(story.NodeAddrs, a) }
+
+// walk sends a packet through a chain, every way that chance may choose.
+func (k *fakeKernel) walk(t *testing.T, table, chain string, p packet) []left {
+	t.Helper()
+	live := []packet{p}
+	var out []left
+	for _, rule := range k.tables[table][chain] {
+		var next []packet
+		for _, p := range live {
+			matches, may, target, arg := k.match(t, rule, p)
+			if !matches || may {
+				next = append(next, p)
+			}
+			if !matches {
+				continue
+			}
+			switch target {
+			case "":
+				next = append(next, p)
+			case "ACCEPT", "DROP", "REJECT":
+				out = append(out, left{p, target})
+			case "RETURN":
+				out = append(out, left{p, "RETURN"})
+			case "MARK":
+				f := strings.Fields(arg)
+				bits, err := strconv.ParseUint(f[1], 0, 32)
+				if err != nil {
+					t.Fatal(rule)
+				}
+				switch f[0] {
+				case "--or-mark":
+					p.mark |= uint32(bits)
+				case "--xor-mark":
+					p.mark ^= uint32(bits)
+				default:
+					t.Fatalf("rule %q sets the whole mark", rule)
+				}
+				next = append(next, p)
+			case "MASQUERADE":
+				p.masq = true
+				out = append(out, left{p, "ACCEPT"})
+			case "DNAT":
+				p.dst, p.dnat = netip.MustParseAddrPort(strings.TrimPrefix(arg, "--to-destination ")), true
+				out = append(out, left{p, "ACCEPT"})
+			default:
+				for _, l := range k.walk(t, table, target, p) {
+					if l.verdict == "" {
+						next = append(next, l.packet)
+					} else {
+						out = append(out, l)
+					}
+				}
+			}
+		}
+		live = next
+	}
+	for _, p := range live {
+		out = append(out, left{p, ""})
+	}
+	// A return from this chain goes on in the one above.
+	for i := range out {
+		if out[i].verdict == "RETURN" {
+			out[i].verdict = ""
+		}
+	}
+	return out
+}
+
+// match reads a rule as iptables does. may: it matches by chance.
+func (k *fakeKernel) match(t *testing.T, rule string, p packet) (matches, may bool, target, arg string) {
+	t.Helper()
+	words := split(rule)
+	matches = true
+	not := false
+	check := func(ok bool) {
+		if ok == not {
+			matches = false
+		}
+		not = false
+	}
+	for i := 0; i < len(words); i++ {
+		value := ""
+		if i+1 < len(words) {
+			value = words[i+1]
+		}
+		switch words[i] {
+		case "!":
+			not = true
+			continue
+		case "-s":
+			check(netip.MustParsePrefix(value).Contains(p.src.Addr()))
+		case "-d":
+			check(netip.MustParsePrefix(value).Contains(p.dst.Addr()))
+		case "-p":
+			check(p.proto == value)
+		case "-i":
+			prefix, isPrefix := strings.CutSuffix(value, "+")
+			check(p.in == value || isPrefix && strings.HasPrefix(p.in, prefix))
+		case "-m", "--comment", "--mode", "--name", "--seconds":
+		case "--dport":
+			check(strconv.Itoa(int(p.dst.Port())) == value)
+		case "--dst-type":
+			check(isLocal(p.dst.Addr()))
+		case "--src-type":
+			check(isLocal(p.src.Addr()))
+		case "--mark":
+			v, m, _ := strings.Cut(value, "/")
+			want, _ := strconv.ParseUint(v, 0, 32)
+			mask, _ := strconv.ParseUint(m, 0, 32)
+			check(p.mark&uint32(mask) == uint32(want))
+		case "--ctstate":
+			ok := false
+			if words[i-1] == "!" { // --ctstate is negated before its name
+				not = true
+			}
+			for s := range strings.SplitSeq(value, ",") {
+				ok = ok || s == "NEW" || s == "DNAT" && p.dnat
+			}
+			check(ok)
+		case "--probability":
+			may = true
+		case "--rcheck": // nobody is remembered
+			matches = false
+			i--
+		case "--reap", "--rsource", "--set", "--random-fully":
+			i--
+		case "-j":
+			return matches, may, value, strings.Join(words[min(i+2, len(words)):], " ")
+		default:
+			t.Fatalf("rule %q: what is %q?", rule, words[i])
+		}
+		i++
+	}
+	return matches, may, "", ""
+}
+
+// split takes a rule's words apart; quotes keep some together.
+func split(rule string) []string {
+	var out []string
+	for i, part := range strings.Split(rule, `"`) {
+		if i%2 == 1 {
+			out = append(out, part)
+			continue
+		}
+		out = append(out, strings.Fields(part)...)
+	}
+	return out
+}
+
+// through sends packets through a built-in chain; those that it ends are added to ends.
+func (k *fakeKernel) through(t *testing.T, table, chain string, in []packet, ends map[story.Fate]bool) []packet {
+	t.Helper()
+	var out []packet
+	for _, p := range in {
+		for _, l := range k.walk(t, table, chain, p) {
+			switch l.verdict {
+			case "DROP":
+				ends[story.Dropped] = true
+			case "REJECT":
+				ends[story.Rejected] = true
+			default:
+				out = append(out, l.packet)
+			}
+		}
+	}
+	return out
+}
+
+// trace answers what becomes of connections that begin so.
+func (k *fakeKernel) trace(t *testing.T, s story.Packet) story.Outcome {
+	t.Helper()
+	src, err := story.Source(s.From, s.To.Addr().Is6())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := map[story.Fate]bool{}
+	all := []packet{{proto: s.Protocol, src: netip.AddrPortFrom(src, 40000), dst: s.To, in: story.Interface(s.From)}}
+	first := "PREROUTING"
+	if s.From == "node" {
+		first = "OUTPUT"
+	}
+	all = k.through(t, "mangle", first, all, ends)
+	all = k.through(t, "nat", first, all, ends)
+	if s.From == "node" {
+		all = k.through(t, "filter", first, all, ends)
+	}
+	var after []packet
+	for _, p := range all {
+		chain := "FORWARD"
+		if isLocal(p.dst.Addr()) {
+			chain = "INPUT"
+		}
+		one := []packet{p}
+		if s.From != "node" {
+			one = k.through(t, "filter", chain, one, ends)
+		}
+		if chain == "FORWARD" {
+			one = k.through(t, "nat", "POSTROUTING", one, ends)
+		}
+		after = append(after, one...)
+	}
+	return outcome(t, s, after, ends)
+}
+
+func outcome(t *testing.T, s story.Packet, arrived []packet, ends map[story.Fate]bool) story.Outcome {
+	t.Helper()
+	fates := slices.Collect(maps.Keys(ends))
+	o := story.Outcome{Fate: story.Reaches, Sticky: s.Want.Sticky}
+	for _, p := range arrived {
+		if p.mark != 0 && p.masq {
+			t.Errorf("%s leaves with mark %#x", s, p.mark)
+		}
+		if !p.dnat {
+			fates = append(fates, story.Untouched)
+			continue
+		}
+		if !slices.Contains(o.Endpoints, p.dst) {
+			o.Endpoints = append(o.Endpoints, p.dst)
+		}
+		o.Masqueraded = o.Masqueraded || p.masq
+	}
+	if s.From == "node" {
+		o.Masqueraded = s.Want.Masqueraded
+	}
+	slices.SortFunc(o.Endpoints, netip.AddrPort.Compare)
+	if len(fates) == 0 {
+		return o
+	}
+	slices.Sort(fates)
+	if fates = slices.Compact(fates); len(fates) > 1 || len(o.Endpoints) > 0 {
+		t.Errorf("%s: %v, and %v", s, fates, o.Endpoints)
+	}
+	return story.Outcome{Fate: fates[0]}
+}
+
+// Every packet of every story goes through the rules where it should, in every step, whether those came at once or as
+// differences.
+func TestPacketsOfTheStories(t *testing.T) {
+	stories, err := story.Load("../plan/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range stories {
+		t.Run(s.Name, func(t *testing.T) {
+			steps := map[plan.Family]*fakeKernel{}
+			backends := map[plan.Family]*Backend{}
+			before, claims := map[plan.Name]*plan.Planned{}, plan.NewClaims()
+			for i, step := range s.Steps {
+				all := planOf(s, i)
+				changes := maps.Clone(all)
+				for name := range before {
+					if _, still := all[name]; !still {
+						changes[name] = nil
+					}
+				}
+				before = all
+				changes, planned := claims.Change(changes), plan.NewClaims().Change(all)
+				for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
+					if backends[family] == nil {
+						steps[family] = newFakeKernel()
+						backends[family] = New(storyConfig(s, family), steps[family])
+						if err := backends[family].Apply(t.Context(), nil, true); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if err := backends[family].Apply(t.Context(), changes, false); err != nil {
+						t.Fatal(err)
+					}
+					full := newFakeKernel()
+					if err := New(storyConfig(s, family), full).Apply(t.Context(), planned, true); err != nil {
+						t.Fatal(err)
+					}
+					for _, p := range step.Packets {
+						if plan.FamilyOf(p.To.Addr()) != family {
+							continue
+						}
+						for how, k := range map[string]*fakeKernel{"step by step": steps[family], "at once": full} {
+							if got := k.trace(t, p); fmt.Sprint(got) != fmt.Sprint(p.Want) {
+								t.Errorf("step %d, %s: %s\n got %s", i+1, how, p, got)
+							}
+						}
+					}
+				}
+			}
+		})
+	}
+}

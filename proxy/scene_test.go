@@ -1,0 +1,272 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/utils/ptr"
+
+	"github.com/reevehq/reeve/internal/story"
+	"github.com/reevehq/reeve/internal/testns"
+)
+
+// scene is the stage of internal/story in network namespaces.
+type scene struct {
+	*world
+	senders map[string]testns.Host
+	marks   int
+}
+
+func newScene(t *testing.T, flavor string) *scene {
+	t.Helper()
+	testns.Need(t)
+	s := &scene{world: &world{t: t, flavor: flavor}, senders: map[string]testns.Host{}}
+	for _, name := range []string{"outside", "there"} {
+		s.senders[name] = testns.NewHost(t, name)
+	}
+	s.senders["node"], s.senders["other"] = testns.Host{}, s.senders["outside"]
+	s.outside = s.senders["outside"]
+	testns.Sh(t, `echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+		echo 0 > /proc/sys/net/ipv4/icmp_ratelimit; echo 0 > /proc/sys/net/ipv6/icmp/ratelimit
+		ip addr add 203.0.113.1/32 dev lo
+		ip link add up0 type veth peer name eth0 netns outside
+		ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up
+		o="ip -n outside"
+		$o addr add 192.0.2.2/24 dev eth0; $o addr add 192.0.2.130/24 dev eth0; $o addr add 2001:db8::2/64 dev eth0 nodad; $o addr add 2001:db8::130/64 dev eth0 nodad; $o link set eth0 up
+		for r in 10.96.0.0/16 198.51.100.0/24 203.0.113.0/24 10.244.0.0/16; do $o route add $r via 192.0.2.1 src 192.0.2.2; done
+		for r in fd00:10:96::/112 2001:db8:1::/64 fd00:10:244::/48; do $o route add $r via 2001:db8::1 src 2001:db8::2; done
+		ip route add default via 192.0.2.2; ip route add default via 2001:db8::2
+		ip link add vthere type veth peer name eth0 netns there; ip link set vthere up
+		h="ip -n there"; $h link set eth0 up
+		for a in 192.0.2.9/32 10.244.4.10/32 10.244.4.11/32; do $h addr add $a dev lo; ip route add $a dev vthere src 192.0.2.1; done
+		for a in fd00:10:244:4::10/128 fd00:10:244:4::11/128; do $h addr add $a dev lo nodad; ip route add $a dev vthere src 2001:db8::1; done
+		ip addr add 10.244.3.1/32 dev vthere; ip addr add fd00:10:244:3::1/128 dev vthere nodad
+		$h route add 10.244.3.1/32 dev eth0 src 192.0.2.9; $h route add default via 10.244.3.1 dev eth0 onlink src 192.0.2.9
+		$h route add fd00:10:244:3::1/128 dev eth0; $h route add default via fd00:10:244:3::1 dev eth0 onlink
+		ip neigh replace 10.244.4.10 dev vthere lladdr $(ip -n there -br link show eth0 | awk '{print $3}')
+		for a in 10.244.4.10 10.244.4.11 192.0.2.9 fd00:10:244:4::10 fd00:10:244:4::11; do ip neigh replace $a dev vthere lladdr $(ip -n there -br link show eth0 | awk '{print $3}'); done`)
+	t.Cleanup(func() {
+		testns.Sh(t, "ip link del up0; ip link del vthere; ip addr del 203.0.113.1/32 dev lo; echo 0 > /proc/sys/net/ipv4/conf/all/route_localnet; true")
+	})
+	for i, last := range []string{"10", "11", "12", "20"} {
+		name := fmt.Sprint("p", i)
+		h := testns.NewHost(t, name)
+		testns.Sh(t, `ip link add v%[1]s type veth peer name eth0 netns %[1]s; ip addr add 10.244.3.1/32 dev v%[1]s; ip addr add fd00:10:244:3::1/128 dev v%[1]s nodad; ip link set v%[1]s up
+			p="ip -n %[1]s"; $p addr add 10.244.3.%[2]s/32 dev eth0; $p addr add fd00:10:244:3::%[2]s/128 dev eth0 nodad; $p link set eth0 up
+			$p route add default via 10.244.3.1 dev eth0 onlink; $p route add fd00:10:244:3::1/128 dev eth0; $p route add default via fd00:10:244:3::1 dev eth0 onlink
+			ip route add 10.244.3.%[2]s/32 dev v%[1]s; ip route add fd00:10:244:3::%[2]s/128 dev v%[1]s`, name, last)
+		t.Cleanup(func() { testns.Sh(t, "ip link del v%s; true", name) })
+		s.senders["10.244.3."+last], s.senders["fd00:10:244:3::"+last] = h, h
+		if last == "20" {
+			s.senders["pod"] = h
+		}
+	}
+	serve := func(h testns.Host, a netip.Addr) {
+		at := netip.AddrPortFrom(a, 8080)
+		h.Serve(t, at.String(), at.String())
+		h.ServeSCTP(t, at.String(), at)
+	}
+	for _, a := range story.LocalPods {
+		serve(s.senders[a.String()], a)
+	}
+	for _, a := range story.RemotePods {
+		serve(s.senders["there"], a)
+	}
+	serve(testns.Host{}, netip.MustParseAddr("192.0.2.1"))
+	return s
+}
+
+// begin starts the proxy as a story's node is set up, on an API that holds nothing.
+func (s *scene) begin(t *testing.T, st *story.Story) (end func()) {
+	t.Helper()
+	s.api = fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: map[string]string{corev1.LabelTopologyZone: "a"}}})
+	cfg := s.config()
+	cfg.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	cfg.ClusterCIDRs, cfg.NodePortAddresses = st.Node.CIDRs(), st.Node.NodePortAddresses
+	cfg.LocalhostNodePorts, cfg.MasqueradeAll = st.Node.LocalhostNodePorts, st.Node.MasqueradeAll
+	if st.Node.LocalInterface != "" {
+		cfg.DetectLocal, cfg.LocalInterface = LocalBridge, st.Node.LocalInterface
+		if st.Node.LocalInterfaceIsPrefix {
+			cfg.DetectLocal = LocalInterfacePrefix
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	s.set(t, st.Steps[0]) // the first state is there before the proxy
+	go func() { done <- Run(ctx, cfg) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		s.cleanup()
+	}
+}
+
+// set makes the API hold what a step has, and last a Service whose endpoint tells that all before it is programmed.
+func (s *scene) set(t *testing.T, step story.Step) (mark string) {
+	t.Helper()
+	ctx := context.Background()
+	s.marks++
+	mark = fmt.Sprintf("10.244.9.%d", s.marks%250+1)
+	name := fmt.Sprint("zz-mark-", s.marks)
+	slicesAPI := func(ns string) interface {
+		Update(context.Context, *discoveryv1.EndpointSlice, metav1.UpdateOptions) (*discoveryv1.EndpointSlice, error)
+		Create(context.Context, *discoveryv1.EndpointSlice, metav1.CreateOptions) (*discoveryv1.EndpointSlice, error)
+	} {
+		return s.api.DiscoveryV1().EndpointSlices(ns)
+	}
+	keep := map[string]bool{}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, o := range step.Slices {
+		keep["slice "+o.Namespace+"/"+o.Name] = true
+		if _, err := slicesAPI(o.Namespace).Update(ctx, o, metav1.UpdateOptions{}); err != nil {
+			_, err = slicesAPI(o.Namespace).Create(ctx, o, metav1.CreateOptions{})
+			must(err)
+		}
+	}
+	for _, o := range step.Services {
+		keep["service "+o.Namespace+"/"+o.Name] = true
+		if _, err := s.api.CoreV1().Services(o.Namespace).Update(ctx, o, metav1.UpdateOptions{}); err != nil {
+			_, err = s.api.CoreV1().Services(o.Namespace).Create(ctx, o, metav1.CreateOptions{})
+			must(err)
+		}
+	}
+	allSlices, err := s.api.DiscoveryV1().EndpointSlices("").List(ctx, metav1.ListOptions{})
+	must(err)
+	for _, o := range allSlices.Items {
+		if !keep["slice "+o.Namespace+"/"+o.Name] {
+			must(s.api.DiscoveryV1().EndpointSlices(o.Namespace).Delete(ctx, o.Name, metav1.DeleteOptions{}))
+		}
+	}
+	all, err := s.api.CoreV1().Services("").List(ctx, metav1.ListOptions{})
+	must(err)
+	for _, o := range all.Items {
+		if !keep["service "+o.Namespace+"/"+o.Name] {
+			must(s.api.CoreV1().Services(o.Namespace).Delete(ctx, o.Name, metav1.DeleteOptions{}))
+		}
+	}
+	_, err = slicesAPI("default").Create(ctx, &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}}, AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:     []discoveryv1.EndpointPort{{Name: ptr.To("m"), Port: ptr.To(int32(1)), Protocol: ptr.To(corev1.ProtocolTCP)}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{mark}}},
+	}, metav1.CreateOptions{})
+	must(err)
+	_, err = s.api.CoreV1().Services("default").Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec:       corev1.ServiceSpec{ClusterIP: fmt.Sprintf("10.96.255.%d", s.marks%250+1), Ports: []corev1.ServicePort{{Name: "m", Port: 1, Protocol: corev1.ProtocolTCP}}},
+	}, metav1.CreateOptions{})
+	must(err)
+	return mark + ":1"
+}
+
+const (
+	// answerWait is how long an answer may take, silence how long none must come.
+	answerWait = 3 * time.Second
+	silence    = 250 * time.Millisecond
+	// tries finds every one of a few endpoints: with three, all but one time in ten million.
+	tries = 40
+)
+
+// check sends a packet for real, as often as it takes to see everything that it may reach.
+func (s *scene) check(t *testing.T, p story.Packet) {
+	t.Helper()
+	from, ok := s.senders[p.From]
+	if !ok {
+		t.Fatalf("%s: nobody is called %q", p, p.From)
+	}
+	source, err := story.Source(p.From, p.To.Addr().Is6())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind := netip.Addr{}
+	if p.From == "other" {
+		bind = source
+	}
+	if p.Want.Fate != story.Reaches {
+		wait := silence
+		if p.Want.Fate == story.Rejected {
+			wait = answerWait
+		}
+		said, err := from.AskFrom(p.Protocol, bind, p.To, wait)
+		switch refused := err != nil && (strings.Contains(err.Error(), "refused") ||
+			p.From == "node" && strings.Contains(err.Error(), "not permitted")); { // a datagram that OUTPUT rejects
+		case err == nil:
+			t.Errorf("%s: got %q", p, said)
+		case p.Want.Fate == story.Rejected && !refused, p.Want.Fate == story.Dropped && refused:
+			t.Errorf("%s: got %v", p, err)
+		}
+		return
+	}
+	seen := map[netip.AddrPort]bool{}
+	for range tries {
+		said, err := from.AskFrom(p.Protocol, bind, p.To, answerWait)
+		if err != nil {
+			t.Errorf("%s: %v", p, err)
+			return
+		}
+		name, client, _ := strings.Cut(said, " ")
+		e, err := netip.ParseAddrPort(name)
+		if err != nil || !slices.Contains(p.Want.Endpoints, e) {
+			t.Errorf("%s: reached %q", p, said)
+			return
+		}
+		seen[e] = true
+		if saw, err := netip.ParseAddr(client); p.From != "node" && (err != nil || (saw != source) != p.Want.Masqueraded || (saw != source && !slices.Contains(story.NodeAddrs, saw))) {
+			t.Errorf("%s: the endpoint saw %s, the client is %s", p, client, source)
+			return
+		}
+		if len(p.Want.Endpoints) == 1 || (!p.Want.Sticky && len(seen) == len(p.Want.Endpoints)) {
+			break
+		}
+	}
+	want := len(p.Want.Endpoints)
+	if p.Want.Sticky {
+		want = 1
+	}
+	if len(seen) != want {
+		t.Errorf("%s: reached %v", p, seen)
+	}
+}
+
+// Every packet of every story, for real, through each backend's rules in the kernel.
+func TestStoriesWithRealPackets(t *testing.T) {
+	stories, err := story.Load("plan/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(t, func(t *testing.T, flavor string) {
+		s := newScene(t, flavor)
+		for _, st := range stories {
+			t.Run(st.Name, func(t *testing.T) {
+				s.t = t
+				end := s.begin(t, st)
+				defer end()
+				for i, step := range st.Steps {
+					mark := s.set(t, step)
+					s.settled(mark)
+					for _, p := range step.Packets {
+						s.check(t, p)
+					}
+					if t.Failed() {
+						t.Fatalf("step %d of %s", i+1, st.Name)
+					}
+				}
+			})
+		}
+	})
+}
