@@ -12,11 +12,18 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/version"
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/reevehq/reeve/cni/netns"
 	"github.com/reevehq/reeve/internal/logkey"
 )
+
+// newExec is what libcni would make itself, at its first call and without a lock.
+func newExec() invoke.Exec {
+	return &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}, PluginDecoder: version.PluginDecoder{}}
+}
 
 // ConflistConfig says where the node's CNI configuration and plugins are.
 type ConflistConfig struct {
@@ -87,7 +94,7 @@ func NewConflist(cfg ConflistConfig) (*Conflist, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Conflist{
 		cfg: cfg, log: cfg.Logger, stop: stop, done: make(chan struct{}),
-		cni:   libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, nil),
+		cni:   libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, newExec()),
 		fresh: map[string]time.Time{}, settled: map[string]bool{},
 	}
 	c.reload()

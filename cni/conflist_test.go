@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,6 +66,32 @@ func writePlugin(t testing.TB, dir, name, script string) {
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// libcni's first call made its executor without a lock: pods that started together raced, as critest's first ones do.
+func TestConflistConnectsItsFirstPodsTogether(t *testing.T) {
+	testns.Need(t)
+	dir := t.TempDir()
+	writePlugin(t, dir+"/bin", "still", "#!/bin/sh\ncat >/dev/null\necho '{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"10.88.0.2/24\"}]}'\n")
+	writeConf(t, dir, "10-pods.conflist", `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "still"}]}`)
+	c := newConflist(t, dir, dir+"/bin")
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			id := fmt.Sprint("pod", i)
+			path, err := c.NewNamespace(t.Context(), id)
+			if err == nil {
+				_, err = c.Add(t.Context(), podnet.Request{SandboxID: id, NetNS: path})
+			}
+			if err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+			if err := c.RemoveNamespace(t.Context(), path); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestConflistWithRealPlugins(t *testing.T) {
