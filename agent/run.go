@@ -79,6 +79,7 @@ type agent struct {
 	probes   *probes.Manager
 	saver    *saver
 	alloc    *saver
+	pulls    *saver
 	images   *image.Manager
 	pleg     *pleg.Generator
 	runtime  *podruntime.Runtime
@@ -172,7 +173,11 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	if a.objects != nil {
 		ic.Secrets = a.objects
 	}
+	a.pulls = newSaver(filepath.Join(cfg.StateDir, "image-backoff.json"), "image back-offs", log)
+	ic.Changed = a.pulls.changed
 	a.images = image.New(ic)
+	a.pulls.take = a.images.Checkpoint
+	a.pulls.restore(a.images.Restore)
 	a.pleg = pleg.New(cfg.Runtime, func(uid types.UID) { a.pods.wake(uid) }, a.registry, log)
 
 	cnode := container.Node{
@@ -336,6 +341,7 @@ func (a *agent) run(ctx context.Context) error {
 	loop("server", func(ctx context.Context) error { return server.Run(ctx, srv) })
 	loop("probe checkpoint", a.saver.run)
 	loop("allocation checkpoint", a.alloc.run)
+	loop("image back-off checkpoint", a.pulls.run)
 	loop("gc", a.gc.Run)
 	a.gauge.open()
 	loop("memory watch", a.gauge.run)

@@ -42,9 +42,11 @@ type Secrets interface {
 
 // Config of a Manager. Secrets may be nil (standalone): private images then fail to pull.
 type Config struct {
-	Service  Service
-	Secrets  Secrets
-	Event    func(pod *v1.Pod, container, eventType, reason, message string)
+	Service Service
+	Secrets Secrets
+	Event   func(pod *v1.Pod, container, eventType, reason, message string)
+	// Changed, if set, is called after every change of a back-off. It must not block.
+	Changed  func()
 	Parallel int // pulls at once; 0 means no bound
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
@@ -169,11 +171,15 @@ func (m *Manager) Ensure(ctx context.Context, pod *v1.Pod, name, image string, p
 		}
 		m.backoff[key] = &failure{delay: delay, until: time.Now().Add(delay), err: err}
 		m.mu.Unlock()
+		m.changed()
 		return none, fail("ErrImagePull", err.Error(), showFailure)
 	}
 	m.mu.Lock()
 	delete(m.backoff, key)
 	m.mu.Unlock()
+	if f != nil {
+		m.changed()
+	}
 	m.event(pod, name, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting).",
 		image, took.Round(time.Millisecond), time.Since(start).Round(time.Millisecond)))
 	return img, nil
