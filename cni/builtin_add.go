@@ -47,6 +47,11 @@ func (b *Builtin) reserve(req podnet.Request) (*record, []netip.Addr, error) {
 		PodNamespace: req.PodNamespace, PodName: req.PodName, PodUID: req.PodUID,
 		HostLink: b.hostLink(req.SandboxID), Ports: usedPorts(req.Ports),
 	}
+	limits, err := bandwidthOf(req.Annotations)
+	if err != nil {
+		return nil, nil, err
+	}
+	rec.Bandwidth = limits
 	var gateways []netip.Addr
 	b.mu.Lock()
 	defer b.mu.Unlock()

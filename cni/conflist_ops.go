@@ -11,15 +11,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/reevehq/reeve/internal/podnet"
-)
-
-// Annotations that ask for bandwidth limits; upstream's.
-const (
-	ingressBandwidth = "kubernetes.io/ingress-bandwidth"
-	egressBandwidth  = "kubernetes.io/egress-bandwidth"
 )
 
 // Add runs ADD of every plugin of the list. After an error the plugins' DEL has been run.
@@ -241,21 +234,19 @@ func runtimeConf(req podnet.Request) (*libcni.RuntimeConf, error) {
 	if len(req.Annotations) > 0 {
 		rt.CapabilityArgs["io.kubernetes.cri.pod-annotations"] = req.Annotations
 	}
-	bandwidth := map[string]any{}
-	for key, name := range map[string]string{ingressBandwidth: "ingress", egressBandwidth: "egress"} {
-		value, ok := req.Annotations[key]
-		if !ok {
-			continue
-		}
-		q, err := resource.ParseQuantity(value)
-		if err != nil || q.Value() <= 0 {
-			return nil, fmt.Errorf("annotation %s: %q is not a positive quantity of bits per second", key, value)
-		}
-		bandwidth[name+"Rate"] = q.Value()
-		bandwidth[name+"Burst"] = int64(1<<31 - 1) // as upstream: the rate alone limits
+	limits, err := bandwidthOf(req.Annotations)
+	if err != nil {
+		return nil, err
 	}
-	if len(bandwidth) > 0 {
-		rt.CapabilityArgs["bandwidth"] = bandwidth
+	asked := map[string]any{}
+	for name, rate := range map[string]int64{"ingress": limits.Ingress, "egress": limits.Egress} {
+		if rate > 0 {
+			asked[name+"Rate"] = rate
+			asked[name+"Burst"] = int64(1<<31 - 1) // as upstream: the rate alone limits
+		}
+	}
+	if len(asked) > 0 {
+		rt.CapabilityArgs["bandwidth"] = asked
 	}
 	if _, err := json.Marshal(rt.CapabilityArgs); err != nil {
 		return nil, fmt.Errorf("encode capability arguments: %w", err)

@@ -81,6 +81,10 @@ func plug(rec *record, gateways []netip.Addr, mtu int, localhost bool) (pair, er
 			return pair{}, fmt.Errorf("give %s the address %s: %w", rec.HostLink, gateways[i], err)
 		}
 	}
+	// What the pod receives leaves the node's end; what it sends leaves its own.
+	if err := errors.Join(shape(host, hostEnd, rec.Bandwidth.Ingress), shape(pod, podEnd, rec.Bandwidth.Egress)); err != nil {
+		return pair{}, err
+	}
 	if err := host.LinkSetUp(hostEnd); err != nil {
 		return pair{}, fmt.Errorf("set %s up: %w", rec.HostLink, err)
 	}

@@ -28,6 +28,7 @@ type record struct {
 	HostLink     string               `json:"hostLink"`
 	IPs          []netip.Addr         `json:"ips"`
 	Ports        []podnet.PortMapping `json:"ports,omitempty"`
+	Bandwidth    bandwidth            `json:"bandwidth,omitzero"`
 }
 
 // recordStore is the folder of record files, one a sandbox.
