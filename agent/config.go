@@ -104,6 +104,10 @@ type Config struct {
 	// authenticated client (authorization.mode: AlwaysAllow).
 	AnonymousAuth, NoTokenAuth, AlwaysAllow bool
 
+	// NoDebuggingHandlers, NoSystemLogHandler and NoProfilingHandler are enableDebuggingHandlers, enableSystemLogHandler
+	// and enableProfilingHandler turned off.
+	NoDebuggingHandlers, NoSystemLogHandler, NoProfilingHandler bool
+
 	// Collectors are further metrics of /metrics.
 	Collectors []prometheus.Collector
 

@@ -374,6 +374,7 @@ func (a *agent) serverConfig() (server.Config, error) {
 		Metrics: a.registry, ProbeMetrics: a.probeReg, CadvisorMetrics: a.stats.Cadvisor(), KubeletConfig: configz(cfg), SyncLoop: a.pleg.Healthy, Logger: a.log,
 		LogDir:    filepath.Dir(cfg.PodLogsDir),
 		Anonymous: cfg.AnonymousAuth, NoTokens: cfg.NoTokenAuth, AlwaysAllow: cfg.AlwaysAllow,
+		NoDebugging: cfg.NoDebuggingHandlers, NoSystemLogs: cfg.NoSystemLogHandler, NoProfiling: cfg.NoProfilingHandler,
 		TLSMinVersion: cfg.TLSMinVersion, TLSCipherSuites: cfg.TLSCipherSuites, TLSCurvePreferences: cfg.TLSCurvePreferences,
 	}
 	if cfg.Port > 0 {

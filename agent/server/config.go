@@ -60,6 +60,9 @@ type Config struct {
 	// Anonymous lets clients without credentials in as system:anonymous; NoTokens refuses bearer tokens; AlwaysAllow
 	// authorizes whoever got in.
 	Anonymous, NoTokens, AlwaysAllow bool
+	// NoDebugging turns exec, attach, port-forward, logs and profiles off, NoSystemLogs /logs/ and NoProfiling profiles
+	// alone.
+	NoDebugging, NoSystemLogs, NoProfiling bool
 	// TLSMinVersion (default TLS 1.2), TLSCipherSuites and TLSCurvePreferences are crypto/tls's.
 	TLSMinVersion       uint16
 	TLSCipherSuites     []uint16

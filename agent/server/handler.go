@@ -32,6 +32,31 @@ func Handler(ctx context.Context, cfg Config) http.Handler {
 	addHealthz(mux.HandleFunc, cfg.SyncLoop)
 	mux.HandleFunc("GET /pods", a.pods)
 	mux.HandleFunc("GET /pods/", a.pods)
+	a.debugging(mux)
+	if cfg.Stats != nil {
+		mux.HandleFunc("GET /stats/summary", a.summary)
+		mux.Handle("GET /metrics/resource", promHandler(resourceGatherer(cfg.Stats)))
+	}
+	for path, g := range map[string]prometheus.Gatherer{"/metrics": cfg.Metrics, "/metrics/probes": cfg.ProbeMetrics, "/metrics/cadvisor": cfg.CadvisorMetrics} {
+		if g != nil {
+			mux.Handle("GET "+path, promHandler(g))
+		}
+	}
+	return a.guard(mux)
+}
+
+// debugging adds what enableDebuggingHandlers, enableSystemLogHandler and enableProfilingHandler are about; what is turned
+// off answers 405, as kubelet.
+func (a *api) debugging(mux *http.ServeMux) {
+	off := func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "Debug endpoints are disabled.", http.StatusMethodNotAllowed)
+	}
+	if a.cfg.NoDebugging {
+		for _, p := range []string{"/runningpods/", "/containerLogs/", "/exec/", "/attach/", "/portForward/", "/run/", "/configz", "/logs/", "/debug/pprof/"} {
+			mux.HandleFunc(p, off)
+		}
+		return
+	}
 	mux.HandleFunc("GET /runningpods", a.runningPods)
 	mux.HandleFunc("GET /runningpods/", a.runningPods)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", a.containerLogs)
@@ -46,22 +71,20 @@ func Handler(ctx context.Context, cfg Config) http.Handler {
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{container}", a.run)
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", a.run)
 	mux.HandleFunc("GET /configz", a.configz)
-	mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(cfg.LogDir))))
-	if cfg.Stats != nil {
-		mux.HandleFunc("GET /stats/summary", a.summary)
-		mux.Handle("GET /metrics/resource", promHandler(resourceGatherer(cfg.Stats)))
+	if a.cfg.NoSystemLogs {
+		mux.HandleFunc("/logs/", off)
+	} else {
+		mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(a.cfg.LogDir))))
 	}
-	for path, g := range map[string]prometheus.Gatherer{"/metrics": cfg.Metrics, "/metrics/probes": cfg.ProbeMetrics, "/metrics/cadvisor": cfg.CadvisorMetrics} {
-		if g != nil {
-			mux.Handle("GET "+path, promHandler(g))
-		}
+	if a.cfg.NoProfiling {
+		mux.HandleFunc("/debug/pprof/", off)
+		return
 	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return a.guard(mux)
 }
 
 // guard lets a request pass once it is known who asks and that they may.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -490,5 +491,99 @@ func TestClientCertificates(t *testing.T) {
 	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{ca.leaf(t, "admin", nil, x509.ExtKeyUsageClientAuth, time.Hour)}}
 	if _, err := none.authenticate(r); err == nil {
 		t.Error("without a loaded CA the system's roots were used")
+	}
+}
+
+// Who has no credential is nobody, or anonymous where that is allowed; a wrong token is never taken for none.
+func TestAnonymousAndAlwaysAllow(t *testing.T) {
+	ask := func(a *authenticator, header string) (user, error) {
+		r := httptest.NewRequest(http.MethodGet, "/pods", nil)
+		if header != "" {
+			r.Header.Set("Authorization", header)
+		}
+		return a.authenticate(r)
+	}
+	if u, err := ask(newAuthenticator(Config{}), ""); err == nil {
+		t.Errorf("without credentials: %+v", u)
+	}
+	open := newAuthenticator(Config{Anonymous: true, NoTokens: true})
+	if u, err := ask(open, ""); err != nil || u.Name != "system:anonymous" {
+		t.Errorf("anonymous: %+v, %v", u, err)
+	}
+	if u, err := ask(open, "Bearer x"); err == nil || !strings.Contains(err.Error(), "turned off") {
+		t.Errorf("a token where they are turned off: %+v, %v", u, err)
+	}
+	z := newAuthorizer(Config{NodeName: "n", AlwaysAllow: true})
+	if ok, _, err := z.authorize(t.Context(), anonymousUser, []attrs{{"get", "proxy"}}); !ok || err != nil {
+		t.Errorf("AlwaysAllow: %v, %v", ok, err)
+	}
+	if ok, _, _ := newAuthorizer(Config{NodeName: "n"}).authorize(t.Context(), anonymousUser, []attrs{{"get", "proxy"}}); ok {
+		t.Error("anonymous was allowed without AlwaysAllow")
+	}
+}
+
+func TestDebuggingHandlersCanBeTurnedOff(t *testing.T) {
+	for _, tc := range []struct {
+		cfg Config
+		off []string
+		on  []string
+	}{
+		{Config{NoDebugging: true}, []string{"/exec/ns/pod/c", "/containerLogs/ns/pod/c", "/portForward/ns/pod", "/logs/x", "/configz", "/runningpods/", "/debug/pprof/"}, []string{"/healthz"}},
+		{Config{NoSystemLogs: true, NoProfiling: true}, []string{"/logs/x", "/debug/pprof/"}, []string{"/healthz", "/configz"}},
+		{Config{}, nil, []string{"/debug/pprof/", "/configz"}},
+	} {
+		tc.cfg.NodeName, tc.cfg.Anonymous, tc.cfg.AlwaysAllow, tc.cfg.Logger = "n", true, true, slog.New(slog.DiscardHandler)
+		h := Handler(t.Context(), tc.cfg)
+		code := func(path string) int {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			return w.Code
+		}
+		for _, path := range tc.off {
+			if got := code(path); got != http.StatusMethodNotAllowed {
+				t.Errorf("%+v: %s answers %d, want 405", tc.cfg, path, got)
+			}
+		}
+		for _, path := range tc.on {
+			if got := code(path); got != http.StatusOK {
+				t.Errorf("%+v: %s answers %d, want 200", tc.cfg, path, got)
+			}
+		}
+	}
+}
+
+// A self-signed certificate is the same after a restart, and another one when it nears its end.
+func TestSelfSignedCertificateIsKept(t *testing.T) {
+	dir := t.TempDir()
+	files := func() (string, string) { return filepath.Join(dir, "pki", "k.crt"), filepath.Join(dir, "pki", "k.key") }
+	serve := func() []byte {
+		fresh, err := SelfSigned("n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, key := files()
+		get, err := KeptSelfSigned(cert, key, fresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := get(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair.Certificate[0]
+	}
+	first := serve()
+	if !bytes.Equal(first, serve()) {
+		t.Error("a restart made another certificate")
+	}
+	cert, key := files()
+	if st, err := os.Stat(key); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("key %v, %v; want mode 0600", st, err)
+	}
+	if err := os.WriteFile(cert, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(first, serve()) {
+		t.Error("a broken file was served")
 	}
 }

@@ -53,6 +53,9 @@ func kubeletAgent(c *kubeletconfig.Loaded, n *nodeOptions) agent.Config {
 		ContainerLogMaxSizeBytes: logSize.Value(), ContainerLogMaxFiles: int(*c.ContainerLogMaxFiles),
 		AllowedUnsafeSysctls: c.AllowedUnsafeSysctls, SeccompDefault: c.SeccompDefault != nil && *c.SeccompDefault,
 	}
+	off := func(enabled *bool) bool { return enabled != nil && !*enabled }
+	cfg.NoDebuggingHandlers, cfg.NoSystemLogHandler = off(c.EnableDebuggingHandlers), off(c.EnableSystemLogHandler)
+	cfg.NoProfilingHandler = off(c.EnableProfilingHandler)
 	for _, curve := range c.TLSCurvePreferences {
 		cfg.TLSCurvePreferences = append(cfg.TLSCurvePreferences, tls.CurveID(curve))
 	}

@@ -54,7 +54,7 @@ metricsBindAddress: 127.0.0.1:10249
 hostnameOverride: node-b
 showHiddenMetricsForVersion: "1.35"
 `, b.path("proxy.kubeconfig")))
-	if _, _, err := get(apiService); err == nil {
+	if _, _, err := getWithin(apiService, short); err == nil {
 		t.Error("the Service answers without a proxy")
 	}
 	for _, tc := range []struct {
@@ -72,7 +72,7 @@ showHiddenMetricsForVersion: "1.35"
 			defer p.stop()
 			node.Eventually(t, "the Service answers", func() error {
 				p.alive()
-				if code, body, err := get(apiService); err != nil || code != http.StatusOK && code != http.StatusUnauthorized {
+				if code, body, err := getWithin(apiService, short); err != nil || code != http.StatusOK && code != http.StatusUnauthorized {
 					return fmt.Errorf("%d %s: %w", code, body, errors.Join(err, errors.New("no answer")))
 				}
 				return nil
@@ -99,7 +99,7 @@ showHiddenMetricsForVersion: "1.35"
 			}
 		})
 	}
-	if _, _, err := get(apiService); err == nil {
+	if _, _, err := getWithin(apiService, short); err == nil {
 		t.Error("the Service answers after the clean-up")
 	}
 	for want, args := range map[string][]string{

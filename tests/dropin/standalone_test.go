@@ -24,9 +24,14 @@ import (
 	"github.com/reevehq/reeve/tests/node"
 )
 
-// get asks an address of the node without any credential.
-func get(url string) (int, string, error) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+// get asks an address without any credential.
+func get(url string) (int, string, error) { return getWithin(url, 10*time.Second) }
+
+// short is for addresses that may lead nowhere.
+const short = 2 * time.Second
+
+func getWithin(url string, timeout time.Duration) (int, string, error) {
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 	resp, err := client.Get(url)
 	if err != nil {
 		return 0, "", err

@@ -63,6 +63,11 @@ func Load(flags *dropin.Flags) (*Loaded, error) {
 	l.Missing, bad = Fields.Review(doc)
 	missing, badFlags, deprecated := flags.Review()
 	l.Missing, l.Deprecated = append(l.Missing, missing...), deprecated
+	for _, e := range l.EnforceNodeAllocatable {
+		if e != "pods" && e != "none" {
+			l.Missing = append(l.Missing, dropin.Finding{Path: "enforceNodeAllocatable", Value: e, Note: "only pods are limited together"})
+		}
+	}
 	var all []error
 	for _, f := range append(bad, badFlags...) {
 		all = append(all, fmt.Errorf("%s: %q is refused: %s", f.Path, f.Value, f.Note))

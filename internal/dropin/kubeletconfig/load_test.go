@@ -194,7 +194,7 @@ volumeStatsAggPeriod: 0s
 	if len(l.Missing) > 0 {
 		t.Errorf("kubeadm's configuration asks for what is not implemented: %v", l.Missing)
 	}
-	l, err = load(t, head+"cpuManagerPolicy: static\ntopologyManagerScope: container\nenableProfilingHandler: false\nshutdownGracePeriod: 30s\nfeatureGates: {InPlacePodVerticalScaling: true}\n", nil,
+	l, err = load(t, head+"cpuManagerPolicy: static\ntopologyManagerScope: container\nenableDebugFlagsHandler: false\nenforceNodeAllocatable: [pods, kube-reserved]\nshutdownGracePeriod: 30s\nfeatureGates: {InPlacePodVerticalScaling: true}\n", nil,
 		"--image-credential-provider-config=/etc/x", "--maximum-dead-containers=-1", "--pod-infra-container-image=registry.k8s.io/pause:3.10", "--containerd=/x.sock")
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +203,7 @@ volumeStatsAggPeriod: 0s
 	for _, f := range l.Missing {
 		named = append(named, f.Path)
 	}
-	want := []string{"cpuManagerPolicy", "enableProfilingHandler", "featureGates.InPlacePodVerticalScaling", "shutdownGracePeriod", "--image-credential-provider-config"}
+	want := []string{"cpuManagerPolicy", "enableDebugFlagsHandler", "featureGates.InPlacePodVerticalScaling", "shutdownGracePeriod", "--image-credential-provider-config", "enforceNodeAllocatable"}
 	if !slices.Equal(named, want) {
 		t.Errorf("named %v, want %v", named, want)
 	}
