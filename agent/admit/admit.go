@@ -127,8 +127,8 @@ func resources(node Node, active []*v1.Pod, pod *v1.Pod) *Rejection {
 		if want.IsZero() {
 			continue
 		}
-		if _, known := node.Allocatable[name]; !known && name == v1.ResourceEphemeralStorage {
-			continue
+		if _, known := node.Allocatable[name]; !known && (name == v1.ResourceEphemeralStorage || strings.Contains(string(name), "/")) {
+			continue // an extended resource that the node knows nothing of is the scheduler's matter alone
 		}
 		total := have.DeepCopy()
 		total.Add(want)

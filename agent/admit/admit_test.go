@@ -37,11 +37,11 @@ func TestPod(t *testing.T) {
 			text: "Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000"},
 		{name: "too much memory", node: bare, pod: func() *v1.Pod { return pod("0", "2Gi") }, reason: "OutOfmemory"},
 		{name: "too many pods", node: bare, active: []*v1.Pod{pod("0", "0"), pod("0", "0"), pod("0", "0")}, pod: func() *v1.Pod { return pod("0", "0") }, reason: "OutOfpods"},
-		{name: "a device that is not here", node: bare, pod: func() *v1.Pod {
+		{name: "an extended resource that the node knows nothing of", node: bare, pod: func() *v1.Pod {
 			p := pod("0", "0")
 			p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1")
 			return p
-		}, reason: "OutOfexample.com/gpu"},
+		}}, // as a resource of the whole cluster, which the scheduler counts
 		{name: "a port in use", node: bare, active: []*v1.Pod{pod("0", "0", v1.ContainerPort{HostPort: 80})},
 			pod: func() *v1.Pod { return pod("0", "0", v1.ContainerPort{HostPort: 80, HostIP: "192.0.2.1"}) }, reason: "NodePorts"},
 		{name: "the same port on other addresses", node: bare, active: []*v1.Pod{pod("0", "0", v1.ContainerPort{HostPort: 80, HostIP: "192.0.2.2"})},

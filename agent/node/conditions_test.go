@@ -2,11 +2,13 @@ package node
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -74,6 +76,21 @@ func TestSameIgnoresHeartbeats(t *testing.T) {
 	c, _, _ := conditions(runtimeStatus(true, false), nil, nil, Pressure{}, s, time.Unix(2000, 0))
 	if same(s, &v1.NodeStatus{Conditions: c}) {
 		t.Error("a lost network is not reported")
+	}
+}
+
+func TestExtendedResourcesOfOperatorsAreKept(t *testing.T) {
+	m := New(Config{Name: "n", Logger: slog.New(slog.DiscardHandler), Capacity: v1.ResourceList{"cpu": resource.MustParse("2")}, Allocatable: v1.ResourceList{"cpu": resource.MustParse("1")}})
+	if got := m.Allocatable(); len(got) != 1 {
+		t.Errorf("allocatable before the node was seen = %v", got)
+	}
+	n := &v1.Node{}
+	n.Status.Capacity = v1.ResourceList{"cpu": resource.MustParse("9"), "example.com/widget": resource.MustParse("3"), "kubernetes.io/own": resource.MustParse("1"), "hugepages-2Mi": resource.MustParse("0")}
+	m.see(n)
+	got := m.Allocatable()
+	widget := got["example.com/widget"]
+	if len(got) != 2 || got.Cpu().Value() != 1 || widget.Value() != 3 {
+		t.Errorf("allocatable = %v, want the node's own cpu and the operator's widget", got)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,8 +130,35 @@ func (m *Manager) Node() *v1.Node {
 // Capacity is what the machine has.
 func (m *Manager) Capacity() v1.ResourceList { return m.cfg.Capacity }
 
-// Allocatable is what pods can have.
-func (m *Manager) Allocatable() v1.ResourceList { return m.cfg.Allocatable }
+// Allocatable is what pods can have, extended resources included.
+func (m *Manager) Allocatable() v1.ResourceList { return with(m.cfg.Allocatable, m.extended()) }
+
+// extended are the resources that an operator advertises by writing them to the node's status, as Kubernetes documents:
+// theirs to change, and the node's to keep.
+func (m *Manager) extended() v1.ResourceList {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := v1.ResourceList{}
+	if m.node == nil {
+		return out
+	}
+	for name, q := range m.node.Status.Capacity {
+		if _, own := m.cfg.Capacity[name]; !own && strings.Contains(string(name), "/") && !strings.HasPrefix(string(name), v1.ResourceDefaultNamespacePrefix) {
+			out[name] = q
+		}
+	}
+	return out
+}
+
+// with returns list and what of more it does not have; list itself when that is nothing.
+func with(list, more v1.ResourceList) v1.ResourceList {
+	if len(more) == 0 {
+		return list
+	}
+	out := maps.Clone(more)
+	maps.Copy(out, list)
+	return out
+}
 
 // RuntimeName is the runtime's name, as in container IDs.
 func (m *Manager) RuntimeName(ctx context.Context) (string, error) {

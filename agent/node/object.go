@@ -40,8 +40,9 @@ func (m *Manager) object(ctx context.Context) *v1.Node {
 
 // status returns the node's status now and whether it is ready, given the last one written (nil: none).
 func (m *Manager) status(ctx context.Context, old *v1.NodeStatus, now time.Time) (v1.NodeStatus, bool) {
+	more := m.extended()
 	s := v1.NodeStatus{
-		Capacity: m.cfg.Capacity, Allocatable: m.cfg.Allocatable,
+		Capacity: with(m.cfg.Capacity, more), Allocatable: with(m.cfg.Allocatable, more),
 		DaemonEndpoints: v1.NodeDaemonEndpoints{KubeletEndpoint: v1.DaemonEndpoint{Port: int32(m.cfg.KubeletPort)}},
 		NodeInfo: v1.NodeSystemInfo{
 			MachineID: m.cfg.Machine.MachineID, SystemUUID: m.cfg.Machine.SystemUUID, BootID: m.cfg.Machine.BootID,

@@ -45,7 +45,14 @@ func findTree() (*tree, error) {
 	for sc.Scan() {
 		pre, post, ok := strings.Cut(sc.Text(), " - ")
 		left, right := strings.Fields(pre), strings.Fields(post)
-		if !ok || len(left) < 5 || len(right) < 3 || right[0] != "cgroup" || !strings.HasPrefix(left[4], mountRoot) {
+		if !ok || len(left) < 5 || len(right) < 3 || !strings.HasPrefix(left[4], mountRoot) {
+			continue
+		}
+		if right[0] == "cgroup2" {
+			// Beside v1 it limits nothing, but runtimes make cgroups there too, which are to be removed.
+			t.mounts["unified"] = left[4]
+		}
+		if right[0] != "cgroup" {
 			continue
 		}
 		for _, opt := range strings.Split(right[2], ",") {
