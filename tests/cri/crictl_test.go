@@ -142,7 +142,7 @@ func (s *session) configure() {
 // TestCrictl goes through a pod's life by hand, on `reeve cri`.
 func TestCrictl(t *testing.T) {
 	dir := newDir(t)
-	shop := openShop(t, dir)
+	shop := openShop(t)
 	s := newSession(t, dir, startReeve(t, dir, shop.hostsDir))
 	s.configure()
 	const image = "registry.k8s.io/" + e2eImages + "nginx:1.14-2"
@@ -218,7 +218,7 @@ const imageUsage = "imagefsinfo -o go-template --template {{range.status.imageFi
 // TestCrictlOnANode looks at a node's pods through the agent's own socket.
 func TestCrictlOnANode(t *testing.T) {
 	dir := newDir(t)
-	shop := openShop(t, dir)
+	shop := openShop(t)
 	n := node.New(t, "--registry-hosts-dir", shop.hostsDir)
 	n.Start()
 	s := newSession(t, dir, "unix://"+filepath.Join(n.DataDir(), "agent", "cri.sock"))

@@ -33,7 +33,7 @@ const (
 func TestCritest(t *testing.T) {
 	program := tool(t, "CRITEST_BIN")
 	dir := newDir(t)
-	shop := openShop(t, dir)
+	shop := openShop(t)
 	native := runCritest(t, program, shop, dir, startReeve(t, dir, shop.hostsDir))
 	plugin := readOutcomes(t)
 	if os.Getenv("REEVE_LONG") == "1" {
@@ -58,7 +58,7 @@ func TestCritest(t *testing.T) {
 func TestCritestOnBuiltinNetwork(t *testing.T) {
 	program := tool(t, "CRITEST_BIN")
 	dir := newDir(t)
-	shop := openShop(t, dir)
+	shop := openShop(t)
 	endpoint := startReeve(t, dir, shop.hostsDir, "--network=builtin", "--pod-cidr=10.88.0.0/24")
 	outcomes := runCritest(t, program, shop, dir, endpoint, "--focus=portforward|Networking|HostNetwork|Multiple Containers")
 	for _, o := range outcomes {

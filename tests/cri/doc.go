@@ -6,5 +6,5 @@
 // `go test` runs critest against reeve and compares with testdata/plugin.txt, what the plugin does here. REEVE_LONG=1
 // also runs it against the plugin, and -update then writes testdata/plugin.txt and docs/CRITEST.md anew.
 //
-// It starts no goroutine beyond the registry's server.
+// It starts no goroutine beyond the registry's server, which lives as long as the process.
 package cri

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -49,8 +50,25 @@ type shop struct {
 
 type entry = node.Entry
 
-// openShop makes the images and serves them until the test ends.
-func openShop(t testing.TB, dir string) *shop {
+var (
+	opening sync.Mutex
+	opened  *shop
+)
+
+// openShop makes the images and serves them as long as this process lives, once for all tests.
+func openShop(t testing.TB) *shop {
+	t.Helper()
+	opening.Lock()
+	defer opening.Unlock()
+	if opened == nil {
+		s := newShop(t)
+		s.fill(t)
+		opened = s
+	}
+	return opened
+}
+
+func newShop(t testing.TB) *shop {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,13 +76,11 @@ func openShop(t testing.TB, dir string) *shop {
 	}
 	srv := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
 	go srv.Serve(l)
-	t.Cleanup(func() { srv.Close() })
-	s := &shop{address: l.Addr().String(), hostsDir: filepath.Join(dir, "certs.d")}
+	s := &shop{address: l.Addr().String(), hostsDir: filepath.Join(node.TempDir(t), "certs.d")}
 	for _, host := range registries {
 		writeFile(t, filepath.Join(s.hostsDir, host, "hosts.toml"),
 			fmt.Sprintf("server = \"http://%s\"\n\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", s.address))
 	}
-	s.fill(t)
 	return s
 }
 

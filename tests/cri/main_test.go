@@ -68,11 +68,11 @@ func startReeve(t testing.TB, dir, hostsDir string, flags ...string) string {
 		select {
 		case err := <-exited:
 			if err != nil {
-				t.Errorf("reeve cri on SIGTERM: %v, see %s", err, log.Name())
+				t.Errorf("reeve cri on SIGTERM: %v\n%s", err, tail(log.Name()))
 			}
 		case <-time.After(node.WaitTimeout):
 			cmd.Process.Kill()
-			t.Errorf("reeve cri did not stop, see %s", log.Name())
+			t.Errorf("reeve cri did not stop\n%s", tail(log.Name()))
 		}
 		if out, err := exec.Command(bin, "cleanup", "--data-dir", data, "--yes").CombinedOutput(); err != nil {
 			t.Errorf("reeve cleanup: %v\n%s", err, out)
