@@ -16,7 +16,8 @@ import (
 const (
 	keepTimeout   = 2 * time.Second        // for an answer of the keeper, which does no more than close descriptors
 	keepDialEvery = 5 * time.Millisecond   // while it starts
-	keepRetry     = 500 * time.Millisecond // after a keeper that could not be had
+	keepRetryMin  = 5 * time.Millisecond   // after a keeper that could not be had: most likely one that is dying
+	keepRetryMax  = 500 * time.Millisecond //
 )
 
 var errNoKeeper = errors.New("no keeper")
@@ -166,7 +167,7 @@ func (k *keep) keeperPID() int {
 func (p *pump) rekeep() {
 	p.keeping.Lock()
 	defer p.keeping.Unlock()
-	for {
+	for wait := keepRetryMin; ; wait = min(2*wait, keepRetryMax) {
 		if p.keep.keeperPID() != 0 {
 			return // the loop before this one has found it
 		}
@@ -178,7 +179,7 @@ func (p *pump) rekeep() {
 		select {
 		case <-p.exit:
 			return
-		case <-time.After(keepRetry):
+		case <-time.After(wait):
 		}
 	}
 }

@@ -95,6 +95,7 @@ const (
 	gcFirst         = time.Second      // to the first look for what a crash left, then ever longer
 	gcInterval      = 10 * time.Minute // between looks in the end
 	collectTimeout  = 30 * time.Second // removing what a look has found; the next one tries again
+	shimLookEvery   = 5 * time.Second  // two small files a pod
 	probeTimeout    = 3 * time.Second  // what becomes of a task: containerd itself gives a shim 2 s
 	probeParallel   = 32               // shims asked at once
 	erasedKeep      = 5 * time.Minute  // longer than containerd can be busy with what nobody waits for

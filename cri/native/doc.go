@@ -7,8 +7,9 @@
 // any point, and removes what was half made. Lists and statuses are answered from memory, kept current by containerd's
 // events and by our own calls.
 //
-// Goroutines, all started by New and ended by Close: the event loop, logpump's supervisor, the streaming server; besides,
-// one short one for each exit that is being settled. Containers are never stopped by Close.
+// Goroutines, all started by New and ended by Close: the event loop, logpump's supervisor, the streaming server, the
+// collector of what crashes leave, the look at the shims; besides, one short one for each exit that is being settled, and
+// one for each thing that recovery undoes. Containers are never stopped by Close.
 //
 // It never writes a container's log (logpump does), never pulls an image on its own, and never touches a container that
 // does not carry its label.

@@ -385,7 +385,7 @@ func (r *Runtime) resync(ctx, run context.Context) error {
 
 // verifySandbox asks the shim, in the background and until it answers, whether pause still runs.
 func (r *Runtime) verifySandbox(run context.Context, s *sandbox) {
-	r.verify(run, s.id, func(v taskView) {
+	r.verify(run, s.id, s.id, func(v taskView) {
 		if !alive(v.task) {
 			r.onSandboxExit(s)
 		}
@@ -394,11 +394,11 @@ func (r *Runtime) verifySandbox(run context.Context, s *sandbox) {
 
 // verifyContainer asks the shim, in the background and until it answers, what has become of a container.
 func (r *Runtime) verifyContainer(run context.Context, c *container) {
-	r.verify(run, c.id, func(v taskView) { r.settleMissed(c, v.task) }, func() bool { return c.state == stateRunning && !c.settling })
+	r.verify(run, c.id, c.rec.SandboxID, func(v taskView) { r.settleMissed(c, v.task) }, func() bool { return c.state == stateRunning && !c.settling })
 }
 
 // verify looks at a task until there is an answer; wanted, under the store's lock, says whether it is still of interest.
-func (r *Runtime) verify(run context.Context, id string, answer func(taskView), wanted func() bool) {
+func (r *Runtime) verify(run context.Context, id, sandboxID string, answer func(taskView), wanted func() bool) {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
 	if r.verifying[id] {
@@ -419,6 +419,7 @@ func (r *Runtime) verify(run context.Context, id string, answer func(taskView), 
 				answer(v)
 				return
 			}
+			r.setTrouble(sandboxID, shimSilent)
 			select {
 			case <-run.Done():
 				return

@@ -55,6 +55,7 @@ type Runtime struct {
 
 	store     store
 	gcKick    chan struct{}
+	troubles  map[string]string    // what is wrong with sandboxes' shims; under store.mu
 	verifying map[string]bool      // IDs whose shims are being asked; under store.mu
 	erased    map[string]time.Time // what was removed lately; under store.mu
 
@@ -73,7 +74,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 			return nil, fmt.Errorf("make runtime folder: %w", err)
 		}
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Logger, store: newStore(), gcKick: make(chan struct{}, 1), erased: map[string]time.Time{}, gate: newGate(gateSlots(), gateHold)}
+	r := &Runtime{cfg: cfg, log: cfg.Logger, store: newStore(), gcKick: make(chan struct{}, 1), erased: map[string]time.Time{}, troubles: map[string]string{}, gate: newGate(gateSlots(), gateHold)}
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.cancel = cancel
 	defer func() {
@@ -118,6 +119,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	r.wg.Go(func() { r.pumpSup.Run(runCtx, nil) })
 	r.wg.Go(func() { r.stream.Serve() })
 	r.wg.Go(func() { r.gcLoop(runCtx) })
+	r.wg.Go(func() { r.watchShims(runCtx) })
 	r.wg.Go(func() { r.checkNetworks(runCtx) })
 	return r, nil
 }

@@ -48,7 +48,7 @@ func (r *Runtime) PodSandboxStatus(ctx context.Context, id string, verbose bool)
 	for _, c := range r.store.containersOfLocked(s.id) {
 		resp.ContainersStatuses = append(resp.ContainersStatuses, c.statusLocked())
 	}
-	pid, cni, checked := s.pid, s.net.Raw, s.checked
+	pid, cni, checked, trouble := s.pid, s.net.Raw, s.checked, r.troubles[s.id]
 	r.store.mu.RUnlock()
 	if verbose {
 		info := map[string]any{"pid": pid, "config": s.rec.Config.M, "runtimeHandler": s.rec.Handler, "netns": s.rec.NetNS, "cgroup": s.rec.Cgroup}
@@ -71,6 +71,9 @@ func (r *Runtime) PodSandboxStatus(ctx context.Context, id string, verbose bool)
 			return nil, toStatus(err)
 		}
 		resp.Info = map[string]string{"info": string(b)}
+		if trouble != "" {
+			resp.Info["trouble"] = trouble
+		}
 	}
 	return resp, nil
 }

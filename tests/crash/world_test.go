@@ -92,6 +92,10 @@ func newWorld(t testing.TB) *world {
 			kept := filepath.Join(os.TempDir(), "reeve-crash-"+strings.ReplaceAll(t.Name(), "/", "-")+".log")
 			os.Rename(w.logFile(), kept)
 			t.Logf("the runtime's log is kept: %s", kept)
+			pump, _ := os.ReadFile(filepath.Join(dir, "pump", "log"))
+			t.Logf("logpump says:\n%s", pump)
+			out, _ := exec.Command("sh", "-c", "ps axo pid,ppid,stat,etime,args | grep "+dir).CombinedOutput()
+			t.Logf("processes:\n%s", out)
 		}
 	})
 	return w
