@@ -79,7 +79,8 @@ func (s *Supervisor) ensure(ctx context.Context) (started bool, err error) {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }() // ends with the process, which outlives Ensure; it only reaps
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	// What was started is waited for even when the caller gives up: Stop would not find a pump that is on its way.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	for {
 		if pid, keeper, err := c.PIDs(ctx); err == nil {
