@@ -77,11 +77,15 @@ serverTLSBootstrap: true
 nodeLeaseDurationSeconds: 8
 authentication: {x509: {clientCAFile: `+b.path("server", "server", "pki", "ca.crt")+`}}
 cpuManagerPolicy: static
-`, "--kubeconfig", b.path("kubelet.conf"), "--bootstrap-kubeconfig", b.bootstrapKubeconfig(), "--max-pods=50")
+systemReserved: {cpu: 500m}
+registerWithTaints: [{key: example.org/dedicated, value: "yes", effect: NoSchedule}]
+`, "--node-labels=example.org/zone=a", "--kubeconfig", b.path("kubelet.conf"), "--bootstrap-kubeconfig", b.bootstrapKubeconfig(), "--max-pods=50")
 	b.kubelet.start()
 	node.Eventually(t, "the node is Ready", b.ready)
 
 	t.Run("it is a node and nothing else", func(t *testing.T) { b.onlyANode(t) })
+	t.Run("it tells what it is", func(t *testing.T) { b.nodeObject(t) })
+	t.Run("its lease is renewed", func(t *testing.T) { b.lease(t) })
 	t.Run("its requests were approved and signed", func(t *testing.T) { b.requestsSigned(t) })
 
 	if _, err := b.client.CoreV1().Pods("default").Create(t.Context(), podOf(t, counter), metav1.CreateOptions{}); err != nil {
@@ -90,6 +94,8 @@ cpuManagerPolicy: static
 	var pod *v1.Pod
 	node.Eventually(t, "the pod is Ready", func() (err error) { pod, err = b.running("default", "counter"); return err })
 	t.Run("its pods are on the conflist's network and can be reached", func(t *testing.T) { b.reach(t, pod) })
+	t.Run("without its network it is not Ready", func(t *testing.T) { b.networkGone(t) })
+	t.Run("its object is deleted", func(t *testing.T) { b.deleted(t, pod) })
 	t.Run("static pods have mirrors", func(t *testing.T) { b.mirrors(t) })
 	t.Run("kube-proxy beside it", func(t *testing.T) { b.kubeProxy(t) })
 	t.Run("its certificates are renewed under open connections", func(t *testing.T) { b.renewed(t) })

@@ -82,6 +82,7 @@ authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 `, plugin.Endpoint))
 	b.write("manifests/web.yaml", fmt.Sprintf(static, "web", "one", b.path("out")))
+	b.rootOnAFilesystemOfItsOwn()
 	b.kubelet.start()
 	var first *v1.Pod
 	node.Eventually(t, "the static pod is Ready", func() (err error) { first, err = b.staticPod("web-node-b"); return err })
@@ -104,6 +105,8 @@ authorization: {mode: AlwaysAllow}
 	if strings.Contains(b.kubelet.text(), "cgroup v1") || strings.Contains(b.kubelet.text(), "Swap is on") {
 		t.Errorf("an explicit false is told of:\n%s", b.kubelet.tail())
 	}
+
+	t.Run("its root turns read-only", func(t *testing.T) { b.readOnlyRoot(t, first) })
 
 	// Killed and started again, it takes its pod over.
 	b.kubelet.cmd.Process.Kill()
@@ -192,10 +195,63 @@ func TestKubeletNamesWhatIsWrong(t *testing.T) {
 		})
 	}
 	// A node that never came to be leaves nothing that runs.
-	if pids := node.Processes(b.dir); len(pids) > 0 {
-		for _, pid := range pids {
-			syscall.Kill(pid, syscall.SIGKILL)
+	node.Eventually(t, "nothing runs", func() error {
+		var left []string
+		for _, pid := range node.Processes(b.dir) {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			left = append(left, strings.ReplaceAll(string(line), "\x00", " "))
 		}
-		t.Errorf("processes %v are left", pids)
+		if len(left) > 0 {
+			return fmt.Errorf("left: %q", left)
+		}
+		return nil
+	})
+}
+
+// rootOnAFilesystemOfItsOwn puts --root-dir on a tmpfs, which a test can make read-only.
+func (b *bed) rootOnAFilesystemOfItsOwn() {
+	b.t.Helper()
+	root := b.path("kubelet-root")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "mode=0755,size=64m"); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil {
+			b.t.Errorf("unmount: %v", err)
+		}
+	})
+}
+
+func (b *bed) remount(t *testing.T, flags uintptr) {
+	t.Helper()
+	node.Eventually(t, "the remount", func() error { return syscall.Mount("", b.path("kubelet-root"), "", syscall.MS_REMOUNT|flags, "") })
+}
+
+// readOnlyRoot makes the pods' files read-only, as a failing disk does: the new pod's status says why it cannot start, the
+// old one runs on, and both do once the disk is writable again.
+func (b *bed) readOnlyRoot(t *testing.T, old *v1.Pod) {
+	b.remount(t, syscall.MS_RDONLY)
+	b.write("manifests/late.yaml", fmt.Sprintf(static, "late", "x", b.path("out")))
+	node.Eventually(t, "why the new pod cannot start is told", func() error {
+		b.kubelet.alive()
+		if text := b.kubelet.text(); !strings.Contains(text, "read-only file system") || !strings.Contains(text, "late-node-b") {
+			return errors.New("not in the log")
+		}
+		return nil
+	})
+	p, err := b.staticPod("web-node-b")
+	if err != nil || p.Status.ContainerStatuses[0].ContainerID != old.Status.ContainerStatuses[0].ContainerID {
+		t.Errorf("the old pod did not run on: %v", err)
+	}
+	if code, body, err := get("http://127.0.0.1:10248/healthz"); err != nil || code != http.StatusOK {
+		t.Errorf("/healthz: %d %q %v", code, body, err)
+	}
+	b.remount(t, 0)
+	node.Eventually(t, "the new pod runs", func() error { _, err := b.staticPod("late-node-b"); return err })
+	if err := os.Remove(b.path("manifests", "late.yaml")); err != nil {
+		t.Fatal(err)
 	}
 }
