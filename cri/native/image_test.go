@@ -112,7 +112,7 @@ func (r *testRegistry) push(t *testing.T, ref string, img ociarchive.Image) {
 }
 
 func testImage(content string) ociarchive.Image {
-	return ociarchive.Image{Ref: "x:y", Arch: runtime.GOARCH, Cmd: []string{"/x"}, User: "nobody:7", Files: []ociarchive.File{{Path: "x", Data: []byte(content)}}}
+	return ociarchive.Image{Ref: "x:y", Fast: true, Arch: runtime.GOARCH, Cmd: []string{"/x"}, User: "nobody:7", Files: []ociarchive.File{{Path: "x", Data: []byte(content)}}}
 }
 
 func TestPull(t *testing.T) {

@@ -136,7 +136,7 @@ func TestPullResumes(t *testing.T) {
 	g := newRig(t)
 	ctx := t.Context()
 	reg := newRegistry(t)
-	const size = 8 << 20
+	const size = 2 << 20
 	reg.push(t, "a/broken:v1", randomImage(t, size))
 	reg.push(t, "a/dies:v1", randomImage(t, size))
 	reg.push(t, "a/refuses:v1", randomImage(t, size))

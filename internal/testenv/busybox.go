@@ -47,7 +47,7 @@ func busyboxArchive(t testing.TB, mods ...func(*ociarchive.Image)) []byte {
 		t.Fatal(err)
 	}
 	img := ociarchive.Image{
-		Ref: BusyboxRef, Arch: runtime.GOARCH, Cmd: []string{"sh"},
+		Ref: BusyboxRef, Fast: true, Arch: runtime.GOARCH, Cmd: []string{"sh"},
 		Env: []string{"PATH=/bin:/usr/bin", "FROM_IMAGE=yes"},
 		Files: []ociarchive.File{
 			{Path: "bin/busybox", Data: bin},
