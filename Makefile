@@ -103,8 +103,8 @@ run: deps-run build ## start a node here, deploy a small app, fetch a page throu
 	@tests/quickstart/run.sh $(BIN)/reeve
 
 .PHONY: bench
-bench: deps-test build ## measure speed and memory as docs/PERFORMANCE.md says
-	REEVE_BIN=$(CURDIR)/$(BIN)/reeve go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./tests/bench/
+bench: deps-test build ## measure speed and memory as docs/PERFORMANCE.md says (RUN=regexp picks benchmarks)
+	REEVE_BIN=$(CURDIR)/$(BIN)/reeve go test -run '^$$' -bench '$(RUN)' -benchtime 1x -timeout 60m ./tests/bench/
 
 .PHONY: clean
 clean: ## remove what was built
