@@ -47,7 +47,7 @@ func newWorld(t testing.TB, pods int, flavor string) *world {
 	default:
 		testns.NeedBinary(t, "iptables-"+flavor)
 	}
-	w := &world{t: t, flavor: flavor, api: fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})}
+	w := &world{t: t, flavor: flavor, api: newWorldAPI()}
 	w.outside = testns.NewHost(t, "outside")
 	testns.Sh(t, `ip link add up0 type veth peer name eth0 netns outside && ip addr add 192.0.2.1/24 dev up0 && ip link set up0 up &&
 		ip -n outside addr add 192.0.2.2/24 dev eth0 && ip -n outside link set eth0 up && ip route add default via 192.0.2.2 &&
@@ -243,4 +243,9 @@ func testLogger() *slog.Logger {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	return slog.New(slog.DiscardHandler)
+}
+
+// newWorldAPI is an API with the node and nothing else.
+func newWorldAPI() kubernetes.Interface {
+	return fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}})
 }

@@ -4,13 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -438,42 +436,6 @@ func TestWrongConfigurationNamesEveryField(t *testing.T) {
 			t.Errorf("%v does not name %s", err, field)
 		}
 	}
-}
-
-// While endpoints and other Services change without a rest, no connection fails: a table goes from one state to the next
-// at once.
-func TestNoConnectionFailsWhileRulesChange(t *testing.T) {
-	each(t, func(t *testing.T, flavor string) {
-		w := newWorld(t, 4, flavor)
-		w.service("web", clusterIP, nodePorts)
-		w.endpoints("web", 0, 1, 2)
-		w.run(func(c *Config) { c.CanaryPeriod, c.SyncPeriod = 200*time.Millisecond, 300*time.Millisecond })
-		w.settled("default/web:dns node port")
-		var stop atomic.Bool
-		changes := make(chan int)
-		go func() {
-			n := 0
-			for r := rand.New(rand.NewPCG(1, 2)); !stop.Load(); n++ {
-				w.endpoints("web", append([]int{0}, r.Perm(3)[:r.IntN(3)]...)...)
-				other := fmt.Sprint("other-", r.IntN(5))
-				w.service(other, fmt.Sprint("10.96.1.", other[6:]), nil)
-				w.endpoints(other, r.IntN(3))
-				time.Sleep(10 * time.Millisecond) // the pace of the churn
-			}
-			changes <- n
-		}()
-		asked := 0
-		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-			for from, target := range map[testns.Host]string{w.pods[3]: clusterIP + ":80", w.outside: "192.0.2.1:30080"} {
-				if s, err := from.Ask("tcp", target); err != nil || !strings.HasPrefix(s, "p") {
-					t.Errorf("%s asked %s after %d connections: %q, %v", from, target, asked, s, err)
-				}
-				asked++
-			}
-		}
-		stop.Store(true)
-		t.Logf("%d connections through %d rounds of changes", asked, <-changes)
-	})
 }
 
 // A client is remembered to its pod and moves only when that goes.

@@ -252,6 +252,9 @@ func TestStoriesWithRealPackets(t *testing.T) {
 	each(t, func(t *testing.T, flavor string) {
 		s := newScene(t, flavor)
 		for _, st := range stories {
+			if flavor == onIPVS && st.Node.LocalhostNodePorts {
+				continue // refused: IPVS sends nothing on that comes from loopback
+			}
 			t.Run(st.Name, func(t *testing.T) {
 				s.t = t
 				end := s.begin(t, st)

@@ -1,0 +1,281 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/reevehq/reeve/internal/testns"
+)
+
+// churned are the Services whose endpoints change in TestChurn, and churnRate how often a second, all together.
+const (
+	churned   = 500
+	churnRate = 50
+)
+
+// 500 Services, endpoints changing 50 times a second, for 5 s and with REEVE_LONG=1 for a minute, while clients connect: a
+// Service that had one and the same Ready endpoint all along, or whose change is programmed, never fails. Every pod
+// answers until the test ends; what fails is a rule.
+func TestChurn(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 4, flavor)
+		ctx := t.Context()
+		slice := func(i int, pods ...int) *discoveryv1.EndpointSlice {
+			name := fmt.Sprint("churn-", i)
+			sl := &discoveryv1.EndpointSlice{
+				ObjectMeta: metav1.ObjectMeta{
+					Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name},
+					Annotations: map[string]string{corev1.EndpointsLastChangeTriggerTime: time.Now().UTC().Format(time.RFC3339Nano)},
+				},
+				AddressType: discoveryv1.AddressTypeIPv4,
+				Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Protocol: ptr.To(corev1.ProtocolTCP), Port: ptr.To(int32(8080))}},
+			}
+			for _, p := range pods {
+				sl.Endpoints = append(sl.Endpoints, discoveryv1.Endpoint{Addresses: []string{w.ips[p].String()}, NodeName: ptr.To("here")})
+			}
+			return sl
+		}
+		ip := func(i int) string { return fmt.Sprintf("10.96.%d.%d", 2+i/250, 1+i%250) }
+		for i := range churned {
+			name := fmt.Sprint("churn-", i)
+			if _, err := w.api.CoreV1().Services("default").Create(ctx, &corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+				Spec:       corev1.ServiceSpec{ClusterIP: ip(i), ClusterIPs: []string{ip(i)}, Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}}},
+			}, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.api.DiscoveryV1().EndpointSlices("default").Create(ctx, slice(i, i%3), metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		registry := prometheus.NewRegistry()
+		w.run(func(c *Config) { c.Registry = registry })
+		w.settled(fmt.Sprintf("default/churn-%d:http cluster IP", churned-1))
+
+		length := 5 * time.Second
+		if long() {
+			length = time.Minute
+		}
+		var wg sync.WaitGroup
+		end := time.Now().Add(length)
+		changes := 0
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, 2))
+			pace := time.NewTicker(time.Second / churnRate)
+			defer pace.Stop()
+			for now := range pace.C {
+				if now.After(end) {
+					return
+				}
+				i := r.IntN(churned)
+				// Never without a Ready endpoint: one to three of the pods.
+				if _, err := w.api.DiscoveryV1().EndpointSlices("default").Update(ctx, slice(i, r.Perm(3)[:1+r.IntN(3)]...), metav1.UpdateOptions{}); err != nil {
+					t.Error(err)
+				}
+				changes++
+			}
+		})
+		var asked, failed atomic.Int64
+		for c := range 2 {
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(uint64(c), 3))
+				for time.Now().Before(end) {
+					target := ip(r.IntN(churned)) + ":80"
+					from := []testns.Host{w.pods[3], w.node}[c]
+					asked.Add(1)
+					if said, err := from.Ask("tcp", target); err != nil || !strings.HasPrefix(said, "p") {
+						failed.Add(1)
+						t.Errorf("%s asked %s: %q, %v", from, target, said, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		t.Logf("%d changes, %d connections, %d failed", changes, asked.Load(), failed.Load())
+		t.Log(histogram(t, registry, "kubeproxy_network_programming_duration_seconds"))
+	})
+}
+
+// histogram prints a metric's buckets.
+func histogram(t *testing.T, r *prometheus.Registry, name string) string {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		h := f.GetMetric()[0].GetHistogram()
+		var out strings.Builder
+		fmt.Fprintf(&out, "%s: %d observed, mean %.4f s\n", name, h.GetSampleCount(), h.GetSampleSum()/float64(h.GetSampleCount()))
+		for _, b := range h.GetBucket() {
+			fmt.Fprintf(&out, "  ≤ %g s: %d\n", b.GetUpperBound(), b.GetCumulativeCount())
+		}
+		if h.GetSampleCount() == 0 {
+			t.Errorf("%s observed nothing", name)
+		}
+		return out.String()
+	}
+	t.Errorf("no metric %s", name)
+	return ""
+}
+
+// flow is a connection that lives and tells when it died.
+type flow struct {
+	conn  net.Conn
+	lines *bufio.Scanner
+	first string
+}
+
+func openFlow(t *testing.T, from testns.Host, network, target string) *flow {
+	t.Helper()
+	c, err := from.Dial(network, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	f := &flow{conn: c, lines: bufio.NewScanner(c)}
+	if network == "tcp" {
+		f.lines.Scan() // the greeting
+	} else if f.first, err = testns.Talk(c); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// lives sends a line and wants it back; a datagram must reach the pod that the first reached.
+func (f *flow) lives() error {
+	if f.conn.RemoteAddr().Network() == "udp" {
+		said, err := testns.Talk(f.conn)
+		if err == nil && said != f.first {
+			err = fmt.Errorf("the flow moved from %q to %q", f.first, said)
+		}
+		return err
+	}
+	_ = f.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := fmt.Fprintln(f.conn, "alive"); err != nil {
+		return err
+	}
+	if !f.lines.Scan() || f.lines.Text() != "alive" {
+		return fmt.Errorf("the connection died: %w", errors.Join(f.lines.Err(), errors.New("no echo")))
+	}
+	return nil
+}
+
+// The proxy ends without a goodbye and starts again, others flush its rules: open TCP and UDP flows live on, through the
+// moment without rules too.
+func TestFlowsLiveThroughKillsAndFlushes(t *testing.T) {
+	each(t, func(t *testing.T, flavor string) {
+		w := newWorld(t, 4, flavor)
+		w.service("web", clusterIP, nodePorts)
+		w.endpoints("web", 0, 1, 2)
+		w.run(func(c *Config) { c.CanaryPeriod = 100 * time.Millisecond })
+		w.settled("default/web:dns node port")
+		flows := map[string]*flow{
+			"TCP from a pod":       openFlow(t, w.pods[3], "tcp", clusterIP+":80"),
+			"UDP from a pod":       openFlow(t, w.pods[3], "udp", clusterIP+":53"),
+			"TCP from the outside": openFlow(t, w.outside, "tcp", "192.0.2.1:30080"),
+			"UDP from the outside": openFlow(t, w.outside, "udp", "192.0.2.1:30053"),
+			"TCP from the node":    openFlow(t, w.node, "tcp", clusterIP+":80"),
+		}
+		live := func(when string) {
+			t.Helper()
+			for what, f := range flows {
+				if err := f.lives(); err != nil {
+					t.Errorf("%s, %s: %v", when, what, err)
+				}
+			}
+		}
+		live("at first")
+		flushes := []string{"iptables-nft -w 5 -t nat -F KUBE-SERVICES; iptables-nft -w 5 -t nat -F PREROUTING", "iptables-nft -w 5 -F"}
+		if flavor == "legacy" {
+			flushes = []string{"iptables-legacy -w 5 -t nat -F", "iptables-legacy -w 5 -F"}
+		} else if flavor == onNFTables {
+			flushes = []string{"nft flush chain ip reeve-proxy services", "nft flush map ip reeve-proxy service-ips", "nft flush table ip reeve-proxy", "nft delete table ip reeve-proxy"}
+		} else if flavor == onIPVS {
+			flushes = nil
+		}
+		for _, flush := range flushes {
+			testns.Sh(t, "%s", flush)
+			if !strings.Contains(flush, "delete table") {
+				// With the last table that translates, the kernel forgets to translate what is under way: what is sent before the
+				// rules are back meets the node itself.
+				live("after " + flush)
+			}
+			testns.Eventually(t, "new connections after "+flush, func() bool { _, err := w.pods[3].Ask("tcp", clusterIP+":80"); return err == nil })
+			live("healed after " + flush)
+		}
+		// kill -9: the process's state is gone and its rules are not; a change came meanwhile.
+		for range 3 {
+			w.stop()
+			live("without the proxy")
+			w.endpoints("web", 0, 1, 2, 3)
+			w.run(nil)
+			w.settled(w.ips[3].String() + ":8080")
+			live("started again")
+			w.endpoints("web", 0, 1, 2)
+			w.unsettled(w.ips[3].String() + ":8080")
+		}
+	})
+}
+
+// What the host lacks and what users get wrong is named, with what to do.
+func TestBadHostsAreNamed(t *testing.T) {
+	testns.Need(t)
+	base := (&world{t: t, flavor: onNFTables}).config()
+	path := func(commands ...string) string {
+		dir := t.TempDir()
+		for _, c := range commands {
+			testns.Sh(t, "ln -s $(command -v %s) %s/", c, dir)
+		}
+		return dir
+	}
+	oldNFT := t.TempDir()
+	testns.Sh(t, "printf '#!/bin/sh\\necho nftables v0.9.8\\n' > %s/nft; chmod +x %[1]s/nft", oldNFT)
+	for name, c := range map[string]struct {
+		path string
+		mode Mode
+		want []string
+	}{
+		"no nft":                   {path(), ModeNFTables, []string{"nftables", "nft"}},
+		"no iptables":              {path(), ModeIPTables, []string{"find iptables", "install"}},
+		"neither":                  {path(), ModeAuto, []string{"mode nftables", "mode iptables"}},
+		"an nft that is too old":   {oldNFT, ModeNFTables, []string{"nft", "1.0.1"}},
+		"iptables without restore": {path("iptables"), ModeIPTables, []string{"iptables-restore", "install"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PATH", c.path+":/bin/none")
+			cfg := base
+			cfg.Mode, cfg.IPTables = c.mode, ""
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			cfg.Client = newWorldAPI()
+			err := Run(ctx, cfg)
+			if err == nil {
+				t.Fatal("it ran")
+			}
+			for _, w := range c.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("%v does not say %q", err, w)
+				}
+			}
+		})
+	}
+}
