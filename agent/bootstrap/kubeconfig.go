@@ -65,6 +65,10 @@ func FromKubeconfig(ctx context.Context, cfg KubeconfigConfig) (*Credential, err
 	}
 	if own == nil && err == nil || !cfg.Rotate && cfg.Bootstrap == "" {
 		// A token, a plugin, or a certificate that somebody else renews: client-go follows the files by itself.
+		if own != nil && time.Now().After(own.Leaf.NotAfter) {
+			cfg.Logger.Error("The node's client certificate has expired: the API server does not hear this node; its pods run on",
+				"expired", own.Leaf.NotAfter, "fix", c.mend)
+		}
 		c.REST, c.store = base, nil
 		return c, nil
 	}
