@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,4 +47,49 @@ func TestLogFormat(t *testing.T) {
 	s.gone("p")
 	s.noLogs(p)
 	s.eventually("the link to be gone", func() error { return absent(link) })
+}
+
+// TestLogRotation: a log over 10 Mi is rotated while its container writes; who follows, and who reads it all later, gets
+// every line once and in order.
+func TestLogRotation(t *testing.T) {
+	s := open(t)
+	const first, all = 260_000, 261_000
+	s.pod("p", fmt.Sprintf(`{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "seq 1 %d; until test -e /story/go; do sleep 0.1; done; seq %d %d"]}]}`, first, first+1, all))
+	p := s.running("p")
+	stream, err := s.pods().GetLogs("p", &v1.PodLogOptions{Container: "c", Follow: true}).Stream(s.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	counted := make(chan string, 1)
+	go func() { counted <- count(bufio.NewScanner(stream), all) }()
+	s.eventually("a rotated file", func() error {
+		files, err := filepath.Glob(filepath.Join(s.logDir(p), "c", "0.log.*"))
+		if err == nil && len(files) == 0 {
+			err = fmt.Errorf("there is none")
+		}
+		return err
+	})
+	s.write("go", "")
+	s.ended("p", v1.PodSucceeded)
+	if why := <-counted; why != "" {
+		t.Errorf("following: %s", why)
+	}
+	if why := count(bufio.NewScanner(strings.NewReader(s.logs("p", "c"))), all); why != "" {
+		t.Errorf("reading later: %s", why)
+	}
+}
+
+// count says what is wrong with lines that should be the numbers from 1 to n.
+func count(lines *bufio.Scanner, n int) string {
+	want := 1
+	for ; lines.Scan(); want++ {
+		if lines.Text() != fmt.Sprint(want) {
+			return fmt.Sprintf("line %d is %q", want, lines.Text())
+		}
+	}
+	if want != n+1 {
+		return fmt.Sprintf("it ends after %d of %d lines (%v)", want-1, n, lines.Err())
+	}
+	return ""
 }
