@@ -1,6 +1,7 @@
 package ipvs
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -70,7 +71,8 @@ func open(t testing.TB) (*Backend, *Kernel) {
 }
 
 func cleanup(t testing.TB, c Config, xt *xtables.Handle) {
-	if err := CleanupRules(t.Context(), c, xt); err != nil && t.Context().Err() == nil {
+	t.Helper()
+	if err := CleanupRules(context.Background(), c, xt); err != nil {
 		t.Error(err)
 	}
 	if err := Cleanup(c); err != nil {
@@ -141,7 +143,10 @@ func TestScale(t *testing.T) {
 			}
 			c := testConfig(plan.IPv4)
 			var bareFull, ourFull []time.Duration
-			const rounds = 3
+			rounds := 3
+			if n > 1000 {
+				rounds = 1 // minutes each
+			}
 			for range rounds {
 				start := time.Now()
 				bare(t, k, list)

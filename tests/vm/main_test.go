@@ -77,6 +77,14 @@ func bootShared() (*Machine, error) {
 			return nil, err
 		}
 	}
+	// Programs run in /payload, where they find what lies beside them in the tree.
+	stories, err := filepath.Glob("../../proxy/plan/testdata/*.txtar")
+	if err != nil || len(stories) == 0 {
+		return nil, fmt.Errorf("find the stories: %v", err)
+	}
+	for _, path := range stories {
+		files["plan/testdata/"+filepath.Base(path)] = path
+	}
 	if reeve := os.Getenv("REEVE_BIN"); reeve != "" {
 		files["reeve"] = reeve
 	}

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -11,11 +12,10 @@ import (
 )
 
 // proxyShort are the tests of package proxy that CI runs with IPVS; REEVE_LONG=1 runs all that have a form for it.
-const proxyShort = "^(TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain|TestBothPoliciesLocal|" +
-	"TestServiceWithoutEndpointsRejectsAtOnceAndUDPFlowMovesOn|TestExternalIPsAndLoadBalancerSourceRanges|TestIPv6Service|" +
+const proxyShort = "^(TestStoriesWithRealPackets|TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain|TestBothPoliciesLocal|" +
 	"TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone)$"
 
-const proxyLong = proxyShort + "|^(TestServiceSpreads|TestSourceAddress|TestExternalTrafficPolicyLocal|TestInternalTrafficPolicyLocal|TestSessionAffinity|" +
+const proxyLong = proxyShort + "|^(TestServiceWithoutEndpoints|TestExternalIPsAndLoadBalancer|TestIPv6Service|TestServiceSpreads|TestSourceAddress|TestExternalTrafficPolicyLocal|TestInternalTrafficPolicyLocal|TestSessionAffinity|" +
 	"TestTypeAndPorts|TestForeignFlushIsHealed|TestUsersMarksSurvive|TestHealthAndMetrics|TestRunStopsEverything|TestEndpointOnTheNode|" +
 	"TestNoConnectionFails|TestNodePortsFollow|TestForeignVirtualServicesStay)"
 
@@ -23,20 +23,21 @@ const proxyLong = proxyShort + "|^(TestServiceSpreads|TestSourceAddress|TestExte
 // those of IPVS alone.
 func TestServicesOnIPVS(t *testing.T) {
 	m := machine(t)
-	run := proxyShort
-	if os.Getenv("REEVE_LONG") == "1" {
+	run, long := proxyShort, os.Getenv("REEVE_LONG") == "1"
+	if long {
 		run = proxyLong
 	}
-	// Two halves beside each other, one a processor.
-	tests := listTests(t, m, "/payload/proxy.test", run)
-	var wg sync.WaitGroup
-	for half := range 2 {
-		var names []string
-		for i, name := range tests {
-			if i%2 == half {
-				names = append(names, regexp.QuoteMeta(name))
-			}
+	// Two halves beside each other, one a processor. The stories take as long as the others of the short form together.
+	var halves [2][]string
+	for i, name := range listTests(t, m, "/payload/proxy.test", run) {
+		half := 1
+		if name == "TestStoriesWithRealPackets" || (long && i%2 == 0) {
+			half = 0
 		}
+		halves[half] = append(halves[half], regexp.QuoteMeta(name))
+	}
+	var wg sync.WaitGroup
+	for _, names := range halves {
 		wg.Go(func() { runTests(t, m, "/payload/proxy.test", "^("+strings.Join(names, "|")+")$") })
 	}
 	wg.Wait()
@@ -67,8 +68,17 @@ func listTests(t *testing.T, m *Machine, program, run string) []string {
 func runTests(t *testing.T, m *Machine, program, run string, env ...string) {
 	t.Helper()
 	var out bytes.Buffer
+	var also io.Writer = &out
+	if path := os.Getenv("REEVE_VM_LOG"); path != "" { // to follow a long run
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		also = io.MultiWriter(&out, f)
+	}
 	r, err := m.Run(t.Context(), Command{
-		Args: []string{program, "-test.v", "-test.timeout", "30m", "-test.run", run}, Env: append(env, "REEVE_VM=1"), Timeout: 30 * time.Minute, Output: &out,
+		Args: []string{program, "-test.v", "-test.timeout", "30m", "-test.run", run}, Env: append(env, "REEVE_VM=1"), Dir: "/payload", Timeout: 30 * time.Minute, Output: also,
 	})
 	if err != nil || r.Code != 0 {
 		t.Errorf("exit code %d, %v:\n%s", r.Code, err, out.String())
