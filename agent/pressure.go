@@ -206,19 +206,28 @@ func (g *gauge) arm(w *cgroup.MemoryWatch, u cgroup.Usage, left, threshold int64
 	}
 }
 
+// pidMax is the most threads that the machine can have, 0 when that cannot be read.
+func pidMax() int64 {
+	b, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // pidsLeft compares the number of threads (the fourth field of loadavg) with the most that there may be.
 func pidsLeft() (evict.Left, bool) {
-	maxRaw, err := os.ReadFile("/proc/sys/kernel/pid_max")
-	if err != nil {
-		return evict.Left{}, false
-	}
 	load, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return evict.Left{}, false
 	}
-	most, err := strconv.ParseInt(strings.TrimSpace(string(maxRaw)), 10, 64)
+	most := pidMax()
 	f := strings.Fields(string(load))
-	if err != nil || len(f) < 4 {
+	if most == 0 || len(f) < 4 {
 		return evict.Left{}, false
 	}
 	_, all, _ := strings.Cut(f[3], "/")

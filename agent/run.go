@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -127,7 +128,7 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 	enforce := len(cfg.EnforceNodeAllocatable) > 0 && cfg.EnforceNodeAllocatable[0] == "pods"
 	if a.cgroups, err = resources.New(resources.Config{
 		Root: cfg.CgroupRoot, Driver: cfg.CgroupDriver, Enforce: enforce, PodPidsLimit: cfg.PodPidsLimit,
-		Allocatable: resources.Allocatable(capacity, reserved, nil),
+		Allocatable: resources.WithPIDs(resources.Allocatable(capacity, reserved, nil), reserved, pidMax()),
 	}); err != nil {
 		return nil, err
 	}
@@ -257,7 +258,8 @@ func assemble(ctx context.Context, cfg *Config) (*agent, error) {
 			mounted, _, _ := a.volumes.Mounts(uid)
 			out := make(map[string]string, len(mounted))
 			for name, m := range mounted {
-				if m.HostPath != "" {
+				// What lies elsewhere (hostPath, claims) is not the pod's, may be the whole disk, and may not answer.
+				if strings.HasPrefix(m.HostPath, a.volumes.PodDir(uid)+"/") {
 					out[name] = m.HostPath
 				}
 			}

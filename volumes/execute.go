@@ -31,12 +31,12 @@ func (m *Manager) setUp(ctx context.Context, pod *corev1.Pod, s step) (Mounted, 
 		mt, err := m.setUpEmptyDir(pod, s.Vol, dir)
 		return mt, time.Time{}, err
 	case kindHostPath:
-		mt, err := setUpHostPath(s.Vol.HostPath)
+		mt, err := m.answered(ctx, pod.UID, s.Name, func() (Mounted, error) { return setUpHostPath(s.Vol.HostPath) })
 		return mt, time.Time{}, err
 	case kindConfigMap, kindSecret, kindDownwardAPI, kindProjected:
 		return m.setUpPayload(ctx, pod, s, dir)
 	case kindClaim:
-		mt, err := m.setUpClaim(ctx, pod, s.Vol)
+		mt, err := m.answered(ctx, pod.UID, s.Name, func() (Mounted, error) { return m.setUpClaim(ctx, pod, s.Vol) })
 		return mt, time.Time{}, err
 	case kindImage:
 		return Mounted{Image: s.Vol.Image, ReadOnly: true}, time.Time{}, nil
@@ -92,12 +92,15 @@ func (m *Manager) tearDownPod(ctx context.Context, pod *corev1.Pod) error {
 	return errors.Join(errs...)
 }
 
-// unmount tries for a moment, then says who holds the mount and detaches it: a holder that never lets go must not keep
-// the pod from ending. The holder keeps its view; the name is free.
+// unmount tries for a moment, then says who holds the mount and detaches it: neither a holder that never lets go nor a
+// file system that does not answer must keep the pod from ending. The holder keeps its view; the name is free.
 func (m *Manager) unmount(ctx context.Context, pod *corev1.Pod, target string) error {
-	var err error
 	for range unmountTries {
-		if err = m.m.Unmount(target, false); err == nil || !errors.Is(err, unix.EBUSY) {
+		err, ok := answers(func() error { return m.m.Unmount(target, false) }, nil)
+		if !ok {
+			return m.detach(pod, target, "does not answer")
+		}
+		if err == nil || !errors.Is(err, unix.EBUSY) {
 			return err
 		}
 		select {
@@ -106,11 +109,15 @@ func (m *Manager) unmount(ctx context.Context, pod *corev1.Pod, target string) e
 		case <-time.After(unmountWait):
 		}
 	}
-	who := holders("/proc", target)
-	m.log.Warn("Volume was busy, detached it", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.Path, target, "holders", who)
+	return m.detach(pod, target, "is still used by "+describe(holders("/proc", target)))
+}
+
+// detach takes the mount out of the tree at once, and tells why.
+func (m *Manager) detach(pod *corev1.Pod, target, why string) error {
+	m.log.Warn("Volume could not be unmounted, detached it", logkey.Pod, pod.Namespace+"/"+pod.Name, logkey.Path, target, "reason", why)
 	if pod.Name != "" {
 		m.cfg.OnEvent(pod, corev1.EventTypeWarning, "FailedUnmount",
-			fmt.Sprintf("Volume at %s is still used by %s; it was detached, and goes when they let go", target, describe(who)))
+			fmt.Sprintf("Volume at %s %s; it was detached, and goes when it can", target, why))
 	}
 	return m.m.Unmount(target, true)
 }

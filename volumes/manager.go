@@ -79,6 +79,7 @@ type Manager struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	pods   map[types.UID]*podWork
+	asking map[asked]bool // looks that have not come back
 	tokens *tokenCache
 }
 
@@ -96,7 +97,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(*corev1.Pod, string, string, string) {}
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, m: kernelMounter{}, pods: map[types.UID]*podWork{}, tokens: newTokenCache(cfg.Tokens)}
+	m := &Manager{cfg: cfg, log: cfg.Logger, m: kernelMounter{}, pods: map[types.UID]*podWork{}, asking: map[asked]bool{}, tokens: newTokenCache(cfg.Tokens)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -435,6 +436,20 @@ func TestHostPathTypes(t *testing.T) {
 	} {
 		if err := checkHostPath(tc.path, tc.typ); (err == nil) != tc.ok {
 			t.Errorf("%s as %q: %v, want ok %v", tc.path, tc.typ, err, tc.ok)
+		}
+	}
+}
+
+// Sources that this node cannot serve hold the pod up with an error that names them.
+func TestUnsupportedSourcesAreNamed(t *testing.T) {
+	m := newTestManager(t, func(c *Config) { c.Objects = objectsForAll() })
+	for want, src := range map[string]corev1.VolumeProjection{
+		"source 0: clusterTrustBundle is not supported": {ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{Path: "ca"}},
+		"source 0: podCertificate is not supported":     {PodCertificate: &corev1.PodCertificateProjection{}},
+	} {
+		_, _, err := m.projectedPayload(t.Context(), &corev1.Pod{}, &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{src}}, t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error = %v, want %q in it", err, want)
 		}
 	}
 }

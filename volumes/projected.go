@@ -39,6 +39,10 @@ func (m *Manager) projectedPayload(ctx context.Context, pod *corev1.Pod, src *co
 			out.p, out.err = m.downwardPayload(pod, s.DownwardAPI.Items, mode)
 		case s.ServiceAccountToken != nil:
 			wg.Go(func() { out.p, out.refresh, out.err = m.tokenPayload(ctx, pod, s.ServiceAccountToken, mode, dir) })
+		case s.ClusterTrustBundle != nil:
+			out.err = fmt.Errorf("projected source %d: clusterTrustBundle is not supported by this node", i)
+		case s.PodCertificate != nil:
+			out.err = fmt.Errorf("projected source %d: podCertificate is not supported by this node", i)
 		default:
 			out.err = fmt.Errorf("projected source %d is of a kind that this node does not support", i)
 		}

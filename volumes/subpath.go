@@ -32,26 +32,47 @@ func (m *Manager) SubPath(uid types.UID, volume, volumePath, container string, i
 			return fail(errors.New(`it must not contain ".."`))
 		}
 	}
-	root, err := unix.Open(volumePath, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fail(fmt.Errorf("open volume: %w", err))
-	}
-	defer unix.Close(root)
-	fd, err := openOrMakeBeneath(root, filepath.Clean(subPath))
+	fd, src, err := openSubPath(volumePath, filepath.Clean(subPath))
 	if err != nil {
 		return fail(err)
 	}
 	defer unix.Close(fd)
-
-	var src unix.Stat_t
-	if err := unix.Fstat(fd, &src); err != nil {
-		return fail(err)
-	}
 	target := filepath.Join(m.subpathsDir(uid), volume, container, strconv.Itoa(index))
 	if err := m.bindOn(fd, &src, target); err != nil {
 		return fail(err)
 	}
 	return target, nil
+}
+
+// openSubPath opens rel in the volume and says what it is.
+func openSubPath(volumePath, rel string) (int, unix.Stat_t, error) {
+	type opened struct {
+		fd  int
+		st  unix.Stat_t
+		err error
+	}
+	o, ok := answers(func() (o opened) {
+		root, err := unix.Open(volumePath, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return opened{err: fmt.Errorf("open volume: %w", err)}
+		}
+		defer unix.Close(root)
+		if o.fd, o.err = openOrMakeBeneath(root, rel); o.err != nil {
+			return o
+		}
+		if o.err = unix.Fstat(o.fd, &o.st); o.err != nil {
+			unix.Close(o.fd)
+		}
+		return o
+	}, func(o opened) {
+		if o.err == nil {
+			unix.Close(o.fd)
+		}
+	})
+	if !ok {
+		return -1, unix.Stat_t{}, silent
+	}
+	return o.fd, o.st, o.err
 }
 
 // bindOn binds the descriptor's file or folder on target, unless that very one is there already.

@@ -171,3 +171,17 @@ func Allocatable(capacity v1.ResourceList, reserved []v1.ResourceList, threshold
 	out[v1.ResourceMemory] = mem
 	return out
 }
+
+// WithPIDs adds to allocatable how many of the machine's processes pods may have together, where some are reserved.
+func WithPIDs(allocatable v1.ResourceList, reserved []v1.ResourceList, most int64) v1.ResourceList {
+	kept := int64(0)
+	for _, r := range reserved {
+		if q, ok := r["pid"]; ok {
+			kept += q.Value()
+		}
+	}
+	if kept > 0 && most > kept {
+		allocatable["pid"] = *resource.NewQuantity(most-kept, resource.DecimalSI)
+	}
+	return allocatable
+}

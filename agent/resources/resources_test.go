@@ -1,10 +1,13 @@
 package resources
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/reevehq/reeve/internal/testenv"
 )
@@ -70,6 +73,16 @@ func TestAllocatable(t *testing.T) {
 	}
 }
 
+func TestReservedProcesses(t *testing.T) {
+	if got := WithPIDs(v1.ResourceList{}, nil, 1000); len(got) != 0 {
+		t.Errorf("nothing reserved: %v", got)
+	}
+	got := WithPIDs(v1.ResourceList{}, []v1.ResourceList{{"pid": resource.MustParse("100")}, {"pid": resource.MustParse("50")}}, 1000)
+	if pidsOf(got) != 850 {
+		t.Errorf("150 of 1000 reserved: %v", got)
+	}
+}
+
 func TestCgroupsOfAPod(t *testing.T) {
 	testenv.NeedRoot(t)
 	root := testenv.CgroupOf(testenv.Dir(t))
@@ -98,5 +111,46 @@ func TestCgroupsOfAPod(t *testing.T) {
 	}
 	if got := m.Pods(); len(got) != 0 {
 		t.Errorf("pods after removal = %v", got)
+	}
+}
+
+// TestV2Tree makes the tree of a v2 host, by either driver, in a folder that looks like one.
+func TestV2Tree(t *testing.T) {
+	for driver, dirs := range map[string][3]string{
+		"cgroupfs": {"kubepods", "kubepods/burstable", "kubepods/burstable/pod0a-1b"},
+		"systemd":  {"kubepods.slice", "kubepods.slice/kubepods-burstable.slice", "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0a_1b.slice"},
+	} {
+		t.Run(driver, func(t *testing.T) {
+			root := t.TempDir()
+			file := func(dir, name string) string {
+				b, _ := os.ReadFile(filepath.Join(root, dir, name))
+				return string(b)
+			}
+			if err := os.WriteFile(filepath.Join(root, "cgroup.controllers"), []byte("cpu memory pids hugetlb\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			m := &Manager{cfg: Config{Root: "/", Driver: driver, Enforce: true, PodPidsLimit: 99}, tree: &tree{v2: true, mounts: map[string]string{"": root}}, pods: map[types.UID]*v1.Pod{}, set: map[types.UID]limits{}}
+			for _, at := range []string{m.path(), m.path("burstable"), m.path("besteffort")} {
+				if err := m.tree.make(at, limits{shares: 1024, memoryBytes: 1 << 30, pids: 1000}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p := pod(v1.ResourceList{v1.ResourceCPU: resource.MustParse("500m")}, v1.ResourceList{v1.ResourceCPU: resource.MustParse("1"), v1.ResourceMemory: resource.MustParse("64Mi")})
+			if err := m.EnsurePod(p); err != nil {
+				t.Fatal(err)
+			}
+			for at, want := range map[[2]string]string{
+				{dirs[0], "memory.max"}: "1073741824", {dirs[0], "pids.max"}: "1000", {dirs[1], "cpu.weight"}: "59",
+				{dirs[2], "cpu.weight"}: "59", {dirs[2], "cpu.max"}: "100000 100000", {dirs[2], "memory.max"}: "67108864", {dirs[2], "pids.max"}: "99",
+				{"", "cgroup.subtree_control"}: "+hugetlb",
+			} {
+				if got := file(at[0], at[1]); got != want {
+					t.Errorf("%s/%s = %q, want %q", at[0], at[1], got, want)
+				}
+			}
+			if got := m.Pods(); len(got) != 1 || got[0] != p.UID {
+				t.Errorf("pods = %v, want %s", got, p.UID)
+			}
+		})
 	}
 }

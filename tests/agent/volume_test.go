@@ -74,8 +74,8 @@ func TestStorageLimits(t *testing.T) {
 	s.pod("log", `{restartPolicy: Never, containers: [{name: c, resources: {limits: {ephemeral-storage: 5Mi}}, command: [sh, -c, "yes 0123456789 | head -c 6000000; sleep 3600"]}]}`)
 	s.pod("sum", `{restartPolicy: Never, containers: [{name: c, resources: {limits: {ephemeral-storage: 5Mi}}, command: [sh, -c, "dd if=/dev/zero of=/v/f bs=1M count=6; sleep 3600"], volumeMounts: [{name: v, mountPath: /v}]}],
 		volumes: [{name: v, emptyDir: {}}]}`)
-	s.pod("within", `{restartPolicy: Never, containers: [{name: c, resources: {limits: {ephemeral-storage: 20Mi}}, command: [sh, -c, "dd if=/dev/zero of=/v/f bs=1M count=4; sleep 3600"], volumeMounts: [{name: v, mountPath: /v}]}],
-		volumes: [{name: v, emptyDir: {sizeLimit: 5Mi}}]}`)
+	s.pod("within", `{restartPolicy: Never, containers: [{name: c, resources: {limits: {ephemeral-storage: 20Mi}}, command: [sh, -c, "dd if=/dev/zero of=/v/f bs=1M count=4; dd if=/dev/zero of=/story/big bs=1M count=30; sleep 3600"], volumeMounts: [{name: v, mountPath: /v}]}],
+		volumes: [{name: v, emptyDir: {sizeLimit: 5Mi}}]}`) // a hostPath is not the pod's own
 	for name, want := range map[string]string{
 		"volume": `Usage of EmptyDir volume "v" exceeds the limit "5Mi".`, "layer": `Container c exceeded its local ephemeral storage limit "5Mi".`,
 		"log": `Container c exceeded its local ephemeral storage limit "5Mi".`, "sum": "Pod ephemeral local storage usage exceeds the total limit of containers 5Mi.",
@@ -586,6 +586,25 @@ func TestServiceAccountToken(t *testing.T) {
 	s.eventually("the token to be void", func() error {
 		if err := s.reviewed(token, "vault", p); err == nil {
 			return errors.New("it is still good")
+		}
+		return nil
+	})
+}
+
+// TestImageVolume mounts an image as a volume, whole and a part of it: its files are there, and nobody can write them.
+func TestImageVolume(t *testing.T) {
+	s := open(t)
+	s.pod("p", `{containers: [{name: c, command: [sleep, "3600"], volumeMounts: [{name: i, mountPath: /image}, {name: i, mountPath: /part, subPath: etc}]}],
+		volumes: [{name: i, image: {reference: "localhost/busybox:v1", pullPolicy: Never}}]}`)
+	s.running("p")
+	s.says("p", "c", "cut -d: -f1 /image/etc/passwd; cut -d: -f1 /part/group", "root nobody root nogroup")
+	if out, err := s.exec("p", "c", "touch", "/image/etc/new"); err == nil || !strings.Contains(out, "Read-only") {
+		t.Errorf("an image volume could be written: %q, %v", out, err)
+	}
+	s.pod("nowhere", `{containers: [{name: c, command: [sleep, "3600"], volumeMounts: [{name: i, mountPath: /image}]}], volumes: [{name: i, image: {reference: "localhost/nowhere:v1", pullPolicy: Never}}]}`)
+	s.wait("nowhere", "refused", func(p *v1.Pod) error {
+		if w := status(p, "c").State.Waiting; w == nil || w.Reason != "ErrImageNeverPull" {
+			return fmt.Errorf("state is %s", state(status(p, "c")))
 		}
 		return nil
 	})
