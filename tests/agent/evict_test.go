@@ -74,6 +74,7 @@ func TestEviction(t *testing.T) {
 		"--eviction-hard=memory.available<100Mi,nodefs.available<15%,nodefs.inodesFree<30%,imagefs.available<25%",
 		"--eviction-soft=nodefs.available<50%", "--eviction-soft-grace-period=nodefs.available=2s", "--eviction-max-pod-grace-period=20",
 		"--eviction-minimum-reclaim=imagefs.available=5Mi", "--eviction-pressure-transition-period=5s", "--image-gc-high-threshold=100", "--image-gc-low-threshold=99",
+		"--pod-max-pids=60",
 	)
 	filesystem(t, filepath.Join(n.DataDir(), "containerd"), 400*mib, 8000)
 	filesystem(t, filepath.Join(n.Dir, "kubelet"), 200*mib, 4000)
@@ -90,8 +91,8 @@ func TestEviction(t *testing.T) {
 	n.Start()
 	s := &pressed{openOn(t, n)}
 
-	// Its image stays, whatever else goes.
-	s.pod("keeper", `{containers: [{name: c, command: [sleep, "3600"]}]}`)
+	// Critical, so that it is never taken; and its image stays with it.
+	s.pod("keeper", `{priorityClassName: system-node-critical, containers: [{name: c, command: [sleep, "3600"]}]}`)
 	s.running("keeper")
 	for _, part := range []struct {
 		name string
@@ -99,6 +100,7 @@ func TestEviction(t *testing.T) {
 	}{
 		{"capacity", (*pressed).capacity}, {"images before pods, then the right pod", (*pressed).imageFS}, {"soft threshold", (*pressed).soft},
 		{"inodes", (*pressed).inodes}, {"memory", (*pressed).memory}, {"critical pod makes room", (*pressed).preemption},
+		{"processes", (*pressed).processes}, {"full disk", (*pressed).fullDisk}, {"restart", (*pressed).restart},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(s.on(t)) }) {
 			t.Fatal("what comes after would only fail with it")
@@ -326,6 +328,118 @@ func (s *pressed) preemption() {
 	s.event("big", "Preempting", "Preempted in order to admit critical pod")
 	s.unharmed("little", "vital")
 	s.clear("big", "little", "plain", "vital")
+}
+
+// processes keeps a pod that forks to its share, and its neighbour from noticing.
+func (s *pressed) processes() {
+	s.pod("forker", `{containers: [{name: c, command: [sh, -c, "i=0; while [ $i -lt 100 ]; do sleep 3600 & i=$((i+1)); done; wait"]}]}`)
+	s.eventually("fork to fail at the limit", func() error {
+		p := s.now("forker")
+		if p.Status.StartTime == nil || status(p, "c").ContainerID == "" {
+			return errors.New("it has not started")
+		}
+		if got := s.cgroup(p, "", "pids", "pids.max"); got != "60" {
+			return fmt.Errorf("pids.max of the pod is %s", got)
+		}
+		for _, line := range strings.Split(s.cgroup(p, "", "pids", "pids.events"), "\n") {
+			if n, ok := strings.CutPrefix(line, "max "); ok && n != "0" {
+				return nil
+			}
+		}
+		b, _ := s.pods().GetLogs("forker", &v1.PodLogOptions{Previous: status(p, "c").RestartCount > 0}).DoRaw(s.ctx())
+		if strings.Contains(string(b), "fork") {
+			return nil
+		}
+		return fmt.Errorf("%s processes, log %q", s.cgroup(p, "", "pids", "pids.current"), b)
+	})
+	s.unharmed("keeper")
+	s.clear("forker")
+}
+
+// fullDisk fills the file system of pods' files from outside: a new pod says what is wrong and waits, one that runs goes
+// on, and all is well when there is room again.
+func (s *pressed) fullDisk() {
+	root := filepath.Join(s.Dir, "kubelet")
+	s.configMap("settings", map[string]string{"big": strings.Repeat("x", 500_000)})
+	full := filepath.Join(root, "full")
+	defer os.Remove(full)
+	_ = exec.Command("dd", "if=/dev/zero", "of="+full, "bs=64k").Run() // ends where the disk does
+	s.pod("late", `{nodeName: node-a, priorityClassName: system-node-critical, containers: [{name: c, command: [sleep, "3600"], volumeMounts: [{name: v, mountPath: /v}]}],
+		volumes: [{name: v, configMap: {name: settings}}]}`)
+	s.event("late", "FailedMount", "no space left on device")
+	s.wait("late", "waiting", func(p *v1.Pod) error {
+		return errors.Join(is("phase", p.Status.Phase, v1.PodPending), waiting(p, "c", "ContainerCreating"))
+	})
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, true)
+	s.unharmed("keeper")
+	s.says("keeper", "c", "echo well", "well")
+	if err := os.Remove(full); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ready("late")
+	s.says("late", "c", "wc -c < /v/big", "500000")
+	s.pressure(v1.NodeDiskPressure, v1.TaintNodeDiskPressure, false)
+	s.clear("late")
+}
+
+// restart kills the agent under pods with volumes of several kinds: they stay mounted with what is in them, follow their
+// objects again, and go with their pods, also where the pod went while nobody looked.
+func (s *pressed) restart() {
+	s.configMap("follows", map[string]string{"key": "before"})
+	text := `{terminationGracePeriodSeconds: 1, containers: [{name: c, command: [sh, -c, "echo kept > /m/f; echo kept > /e/f; exec sleep 3600"], volumeMounts: [{name: m, mountPath: /m}, {name: e, mountPath: /e}, {name: cm, mountPath: /cm}, {name: e, mountPath: /sub, subPath: a/b}]}],
+		volumes: [{name: m, emptyDir: {medium: Memory}}, {name: e, emptyDir: {}}, {name: cm, configMap: {name: follows}}]}`
+	s.pod("stays", text)
+	s.pod("goes", text)
+	stays, goes := s.running("stays"), s.running("goes")
+	s.says("goes", "c", "cat /m/f", "kept")
+	before := mountsBelow(s.t, s.podDir(stays))
+	s.Stop()
+	s.Start()
+	s.says("stays", "c", "cat /m/f /e/f /cm/key; ls -A /sub", "kept kept before")
+	if after := mountsBelow(s.t, s.podDir(stays)); after != before {
+		s.t.Errorf("mounts before the restart %s, after %s", before, after)
+	}
+	cm, err := s.client.CoreV1().ConfigMaps(s.ns).Get(s.ctx(), "follows", metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cm.Data["key"] = "after"
+	if _, err := s.client.CoreV1().ConfigMaps(s.ns).Update(s.ctx(), cm, metav1.UpdateOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.eventually("the ConfigMap's file to follow", func() error {
+		out, err := s.exec("stays", "c", "cat", "/cm/key")
+		return errors.Join(err, is("file", out, "after"))
+	})
+	s.unharmed("stays", "goes")
+	s.clear("goes", "stays")
+	for _, p := range []*v1.Pod{stays, goes} {
+		s.eventually("the folder of "+p.Name+" to be gone", func() error {
+			if _, err := os.Lstat(s.podDir(p)); !os.IsNotExist(err) {
+				return fmt.Errorf("it is there (%v)", err)
+			}
+			return nil
+		})
+		if left := mountsBelow(s.t, s.podDir(p)); left != "" {
+			s.t.Errorf("left mounted of %s: %s", p.Name, left)
+		}
+	}
+}
+
+// mountsBelow lists the mount points below dir, with their device.
+func mountsBelow(t testing.TB, dir string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			out = append(out, f[2]+" "+strings.TrimPrefix(f[4], dir))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // free is how many bytes are left of a file system.
