@@ -47,10 +47,10 @@ func FromKubeconfig(ctx context.Context, cfg KubeconfigConfig) (*Credential, err
 	} else {
 		c.mend = "put a new certificate into " + cfg.Kubeconfig + ", or give --bootstrap-kubeconfig"
 	}
+	if err := CheckKubeconfigs(cfg.Kubeconfig, cfg.Bootstrap); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(cfg.Kubeconfig); errors.Is(err, fs.ErrNotExist) {
-		if cfg.Bootstrap == "" {
-			return nil, fmt.Errorf("%w: --kubeconfig %q is not there and no --bootstrap-kubeconfig is given", ErrKubeconfig, cfg.Kubeconfig)
-		}
 		if err := c.first(ctx, cfg); err != nil {
 			return nil, err
 		}
@@ -90,6 +90,29 @@ func FromKubeconfig(ctx context.Context, cfg KubeconfigConfig) (*Credential, err
 	}
 	c.show(pair)
 	return c, c.use(base)
+}
+
+// CheckKubeconfigs tells, before anything is started, what FromKubeconfig could not work with: an ErrKubeconfig.
+//
+// A bootstrap kubeconfig that is not there is a mistake only while it is needed: kubeadm removes it once a node has joined.
+func CheckKubeconfigs(kubeconfig, bootstrap string) error {
+	_, joined := os.Stat(kubeconfig)
+	_, gone := os.Stat(bootstrap)
+	if bootstrap != "" && (joined != nil || gone == nil) {
+		if _, err := bootstrapClient(bootstrap); err != nil {
+			return err
+		}
+	}
+	if errors.Is(joined, fs.ErrNotExist) {
+		if bootstrap == "" {
+			return fmt.Errorf("%w: --kubeconfig %q is not there and no --bootstrap-kubeconfig is given", ErrKubeconfig, kubeconfig)
+		}
+		return nil
+	}
+	if _, err := clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+		return fmt.Errorf("%w: --kubeconfig %q: %w", ErrKubeconfig, kubeconfig, err)
+	}
+	return nil
 }
 
 // first has the node's first certificate signed and writes the kubeconfig. A valid one of an earlier start is kept.

@@ -139,6 +139,22 @@ func TestClientsShowTheNewestCertificate(t *testing.T) {
 	}
 }
 
+// kubeadm removes the bootstrap kubeconfig once a node has joined, and leaves the flag.
+func TestBootstrapKubeconfigMayGoOnceTheNodeHasJoined(t *testing.T) {
+	s, ca, shown := api(t)
+	dir := t.TempDir()
+	cert, key := pair(t, "system:node:n", time.Now().Add(time.Hour))
+	kubeconfig(t, filepath.Join(dir, "kubelet.conf"), s.URL, ca, cert, key, "")
+	c, err := open(t, dir, filepath.Join(dir, "gone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(t, c)
+	if got := shown(); got == "none" {
+		t.Error("no certificate was shown")
+	}
+}
+
 // With an expired certificate the node starts at once, whether or not it can be renewed, and takes a new one up from the
 // folder.
 func TestExpiredCertificateIsNoReasonNotToStart(t *testing.T) {

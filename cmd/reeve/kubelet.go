@@ -208,6 +208,11 @@ func (k *kubeletRun) complete() error {
 	if k.standalone() && k.flags.Value("bootstrap-kubeconfig") != "" {
 		return errors.New("--bootstrap-kubeconfig needs --kubeconfig, the file to write the node's own credential to")
 	}
+	if !k.standalone() {
+		if err := bootstrap.CheckKubeconfigs(k.flags.Value("kubeconfig"), k.flags.Value("bootstrap-kubeconfig")); err != nil {
+			return err
+		}
+	}
 	// What no flag here sets keeps reeve's own default.
 	defaults := pflag.NewFlagSet("", pflag.ContinueOnError)
 	k.node.addFlags(defaults, networkCNI)
