@@ -308,3 +308,65 @@ func TestForeignVirtualServicesStay(t *testing.T) {
 		t.Errorf("after cleanup:\n%s", got)
 	}
 }
+
+// Changing to IPVS and away from it: open connections live on, new ones take the new mode's way, and when those that IPVS
+// carried have ended, nothing of it is left.
+func TestSwitchToAndFromIPVSKeepsConnections(t *testing.T) {
+	needVM(t)
+	w := newWorld(t, 3, onIPVS)
+	w.service("web", clusterIP, nodePorts)
+	w.endpoints("web", 0)
+	nft := func(c *Config) { c.Mode = ModeNFTables }
+	tables := func() string { return testns.Sh(t, "nft list tables; true") }
+	var alive []func() error
+	var conns []net.Conn
+	dial := func() {
+		t.Helper()
+		c, err := w.pods[2].Dial("tcp", clusterIP+":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewScanner(c)
+		in.Scan() // the greeting
+		conns = append(conns, c)
+		alive = append(alive, func() error {
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := fmt.Fprintln(c, "alive"); err != nil || !in.Scan() || in.Text() != "alive" {
+				return fmt.Errorf("%v %v", err, in.Err())
+			}
+			return nil
+		})
+	}
+	live := func(when string) {
+		t.Helper()
+		for i, say := range alive {
+			if err := say(); err != nil {
+				t.Fatalf("%s: connection %d died: %v", when, i, err)
+			}
+		}
+	}
+	w.run(nft)
+	testns.Eventually(t, "nftables mode", func() bool { s, _ := w.pods[2].Ask("tcp", clusterIP+":80"); return strings.HasPrefix(s, "p0 ") })
+	dial()
+	w.stop()
+	w.run(nil)
+	w.settled("default/web:dns node port")
+	testns.Eventually(t, "nftables' table to go", func() bool { return !strings.Contains(tables(), "reeve-proxy") })
+	live("after the switch to ipvs")
+	dial()
+	w.stop()
+	w.run(nft)
+	testns.Eventually(t, "nftables' table and servers out of turn", func() bool {
+		vs := testns.Sh(t, "ipvsadm -Sn")
+		return strings.Contains(tables(), "reeve-proxy") && !strings.Contains(vs, "-w 1") && strings.Contains(vs, "-w 0")
+	})
+	live("after the switch away from ipvs")
+	w.pods[2].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[2].String())
+	for _, c := range conns {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	}
+	testns.Eventually(t, "all of ipvs mode to go", func() bool {
+		return testns.Sh(t, "ipvsadm -Sn; ipset list -n; ip -o link show reeve-ipvs0 2>/dev/null; iptables-save | grep IPVS; true") == ""
+	})
+}

@@ -30,6 +30,7 @@ type loop struct {
 	needFull []bool                      // by backend: nothing can be presumed of the kernel
 	node     nodeFacts
 	settled  bool          // the first programming of all families is done, and what follows it
+	leftover bool          // another mode still carries connections
 	touched  chan struct{} // somebody removed rules; full when the loop has yet to look
 }
 
@@ -273,7 +274,7 @@ func (l *loop) settle(ctx context.Context) bool {
 			return false
 		}
 	}
-	retire(ctx, l.cfg)
+	l.leftover = retire(ctx, l.cfg, false)
 	l.settled = true
 	return true
 }

@@ -29,6 +29,9 @@ type kind struct {
 	remove func(context.Context, Config, plan.Family) (removed bool, err error)
 	// guardsLoopback reports rules that keep neighbours off 127.0.0.0/8. Nil: the mode has none.
 	guardsLoopback func(context.Context, Config) bool
+	// drain is remove for a mode that carries connections itself: it leaves what those need, and answers whether there still
+	// are any. Nil: remove cuts none.
+	drain func(context.Context, Config, plan.Family) (removed, left bool, err error)
 }
 
 // modes in the order in which auto tries them.
@@ -36,9 +39,9 @@ var modes []kind
 
 func init() {
 	modes = []kind{
-		{ModeNFTables, openNFTables, removeNFTables, nftablesGuardLoopback},
-		{ModeIPTables, openIPTables, removeIPTables, iptablesGuardLoopback},
-		{ModeIPVS, openIPVS, removeIPVS, nil},
+		{ModeNFTables, openNFTables, removeNFTables, nftablesGuardLoopback, nil},
+		{ModeIPTables, openIPTables, removeIPTables, iptablesGuardLoopback, nil},
+		{ModeIPVS, openIPVS, removeIPVS, nil, drainIPVS},
 	}
 }
 
@@ -139,16 +142,24 @@ func tableName(prefix string) string {
 	return "reeve-proxy-" + strings.ToLower(prefix)
 }
 
-// retire removes what the other modes left of an earlier start. The rules of this one are in place.
-func retire(ctx context.Context, cfg Config) {
+// retire removes what the other modes left of an earlier start. The rules of this one are in place. It answers whether
+// connections are left that another mode carries: then it is to be called again, for only those.
+func retire(ctx context.Context, cfg Config, again bool) (left bool) {
 	ctx, cancel := context.WithTimeout(ctx, retireTimeout)
 	defer cancel()
 	for _, k := range modes {
-		if k.mode == cfg.Mode {
+		if k.mode == cfg.Mode || (again && k.drain == nil) {
 			continue
 		}
 		for _, family := range families {
-			removed, err := k.remove(ctx, cfg, family)
+			var removed, some bool
+			var err error
+			if k.drain != nil {
+				removed, some, err = k.drain(ctx, cfg, family)
+				left = left || some
+			} else {
+				removed, err = k.remove(ctx, cfg, family)
+			}
 			switch {
 			case err != nil && ctx.Err() == nil:
 				cfg.Logger.Warn("Failed to remove the rules of another mode", "mode", string(k.mode), logkey.IPFamily, int(family), logkey.Err, err)
@@ -157,6 +168,7 @@ func retire(ctx context.Context, cfg Config) {
 			}
 		}
 	}
+	return left
 }
 
 func removeIPTables(ctx context.Context, cfg Config, family plan.Family) (removed bool, err error) {

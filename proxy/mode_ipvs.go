@@ -87,11 +87,36 @@ func removeIPVS(ctx context.Context, cfg Config, family plan.Family) (removed bo
 	return true, ipvs.Cleanup(c)
 }
 
+// drainIPVS lets connections end that IPVS carries; new ones take the other mode's way before they get there.
+func drainIPVS(ctx context.Context, cfg Config, family plan.Family) (removed, left bool, err error) {
+	c := ipvsConfig(cfg, family)
+	if there, err := ipvs.Present(c); err != nil || !there {
+		return false, false, err
+	}
+	for _, flavor := range flavors(cfg) {
+		xt, err := xtables.Find(xtables.Family(family), flavor)
+		if err != nil {
+			continue
+		}
+		if err := ipvs.RetireRules(ctx, c, xt); err != nil {
+			return false, true, err
+		}
+	}
+	if left, err := ipvs.Drain(c); err != nil || left {
+		return false, left, err
+	}
+	_, err = removeIPVS(ctx, cfg, family)
+	return true, false, err
+}
+
 // tender is a backend with work that time brings: servers that drain.
 type tender interface {
 	// Tend answers when it wants to be called again; 0: not before the next Apply.
 	Tend(ctx context.Context) (time.Duration, error)
 }
+
+// drainPeriod is how often connections of a mode before are looked at: they may live for hours.
+const drainPeriod = 10 * time.Second
 
 // tendSoon is how long after a programming its tenders are first called.
 const tendSoon = time.Second
@@ -100,6 +125,11 @@ const tendSoon = time.Second
 // failed is to be written anew.
 func (l *loop) tend(ctx context.Context) (again time.Duration, ok bool) {
 	ok = true
+	if l.leftover {
+		if l.leftover = retire(ctx, l.cfg, true); l.leftover {
+			again = drainPeriod
+		}
+	}
 	for i, b := range l.backends {
 		t, is := b.(tender)
 		if !is || l.needFull[i] {
@@ -119,6 +149,9 @@ func (l *loop) tend(ctx context.Context) (again time.Duration, ok bool) {
 }
 
 func (l *loop) hasTender() bool {
+	if l.leftover {
+		return true
+	}
 	for _, b := range l.backends {
 		if _, is := b.(tender); is {
 			return true

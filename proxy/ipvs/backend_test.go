@@ -185,3 +185,34 @@ func TestForeignChangesAreSeen(t *testing.T) {
 		}
 	}
 }
+
+// A change of mode: servers with connections stay, out of turn, and all the rest goes; when they have ended, those go too.
+func TestDrainKeepsOnlyWhatConnectionsNeed(t *testing.T) {
+	k := newFake(plan.IPv4, story.NodeAddrs...)
+	c := testConfig(plan.IPv4)
+	all := map[plan.Name]*plan.Planned{}
+	for i := range 3 {
+		name, p := synthetic(i, 2, 0)
+		all[name] = p
+	}
+	if err := New(c, k).Apply(t.Context(), all, true); err != nil {
+		t.Fatal(err)
+	}
+	_, p := synthetic(1, 2, 0)
+	q := p.Ports[0]
+	k.busy[q.Cluster[0]] = true
+	for range 2 {
+		left, err := drain(c, k)
+		if err != nil || !left {
+			t.Fatal(left, err)
+		}
+		v := k.virtuals[frontend{q.ClusterIP, 80, 6}]
+		if len(k.virtuals) != 1 || len(k.routes) != 1 || v == nil || !v.reals[0].draining {
+			t.Errorf("left:\n%s", k)
+		}
+	}
+	clear(k.busy)
+	if left, err := drain(c, k); err != nil || left || len(k.virtuals)+len(k.routes) != 0 {
+		t.Errorf("%v, %v:\n%s", left, err, k)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,15 @@ func Present(c Config) (bool, error) {
 
 // CleanupRules removes the chains and jumps of one kind of iptables. What is not there is no error.
 func CleanupRules(ctx context.Context, c Config, xt *xtables.Handle) error {
+	return cleanupRules(ctx, c, xt, tables)
+}
+
+// RetireRules is CleanupRules but for the table filter, which closes the other ports of addresses that are still needed.
+func RetireRules(ctx context.Context, c Config, xt *xtables.Handle) error {
+	return cleanupRules(ctx, c, xt, []string{"mangle", "nat"})
+}
+
+func cleanupRules(ctx context.Context, c Config, xt *xtables.Handle, tables []string) error {
 	ours := map[string]bool{}
 	for _, table := range tables {
 		for _, ch := range c.fixed(table) {
@@ -55,6 +65,62 @@ func CleanupRules(ctx context.Context, c Config, xt *xtables.Handle) error {
 		errs = append(errs, xt.DeleteChains(ctx, table, func(chain string) bool { return ours[chain] }))
 	}
 	return errors.Join(errs...)
+}
+
+// Drain takes all our real servers of the family out of turn, removes those without a connection and what is only there
+// for them, and answers whether any are left.
+func Drain(c Config) (left bool, err error) {
+	if !hasIPVS() {
+		return false, nil
+	}
+	k, err := Open(c.Family, nil)
+	if err != nil {
+		return false, err
+	}
+	defer k.Close()
+	if err := k.EnsureSets(c); err != nil {
+		return false, err
+	}
+	return drain(c, k)
+}
+
+func drain(c Config, k kernel) (left bool, err error) {
+	b := New(c, k)
+	if err := b.observe(&writes{}); err != nil {
+		return false, err
+	}
+	busy := map[netip.Addr]bool{}
+	for at, known := range b.known {
+		if !known.virtual {
+			continue
+		}
+		for _, r := range known.reals {
+			if !r.draining {
+				if err := k.ChangeReal(at, realChange{r.at, realDrain}); err != nil {
+					return false, fmt.Errorf("drain server %s of %s: %w", r.at, at, err)
+				}
+			}
+		}
+		idle, err := k.Idle(at)
+		if err != nil {
+			return false, fmt.Errorf("look at the servers of %s: %w", at, err)
+		}
+		if len(idle) < len(known.reals) {
+			busy[at.addr] = true
+			continue
+		}
+		if err := k.DeleteVirtual(at); err != nil {
+			return false, fmt.Errorf("delete virtual service %s: %w", at, err)
+		}
+	}
+	for a := range b.routes {
+		if !busy[a] {
+			if err := k.DeleteRoute(a); err != nil {
+				return false, err
+			}
+		}
+	}
+	return len(busy) > 0, nil
 }
 
 // Cleanup removes what a backend of this configuration makes beside rules, connections included; CleanupRules comes first.

@@ -17,7 +17,7 @@ const proxyShort = "^(TestStoriesWithRealPackets|TestOtherPortsOfServiceAddresse
 
 const proxyLong = proxyShort + "|^(TestServiceWithoutEndpoints|TestExternalIPsAndLoadBalancer|TestIPv6Service|TestServiceSpreads|TestSourceAddress|TestExternalTrafficPolicyLocal|TestInternalTrafficPolicyLocal|TestSessionAffinity|" +
 	"TestTypeAndPorts|TestForeignFlushIsHealed|TestUsersMarksSurvive|TestHealthAndMetrics|TestRunStopsEverything|TestEndpointOnTheNode|" +
-	"TestNoConnectionFails|TestNodePortsFollow|TestForeignVirtualServicesStay)"
+	"TestNoConnectionFails|TestNodePortsFollow|TestForeignVirtualServicesStay|TestSwitchToAndFromIPVS)"
 
 // The Service tests with real packets, on the kernel's IPVS: the same that run on the host with iptables and nftables, and
 // those of IPVS alone.
