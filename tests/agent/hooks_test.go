@@ -18,9 +18,9 @@ containers:
 - {name: d, command: [sh, -c, "echo d >> /story/log; sleep 1000"], lifecycle: {postStart: {sleep: {seconds: 1}}}}
 `)
 	s.eventually("the first container", func() error { return is("story", s.read("log"), "c\n") })
-	if p := s.now("p"); first(is("phase", p.Status.Phase, v1.PodPending), waiting(p, "c", "ContainerCreating")) != nil {
-		t.Errorf("in its hook the container is %s, the pod %s", state(status(p, "c")), p.Status.Phase)
-	}
+	s.wait("p", "in its hook", func(p *v1.Pod) error {
+		return first(is("phase", p.Status.Phase, v1.PodPending), waiting(p, "c", "ContainerCreating"), is("address", p.Status.PodIP != "", true))
+	})
 	s.write("go", "")
 	p := s.ready("p")
 	if err := is("story", s.read("log"), "c\nhook\nd\n"); err != nil {

@@ -21,7 +21,8 @@ func (s *space) output(name, text string, change ...func(*v1.Pod)) string {
 func TestSecurityContext(t *testing.T) {
 	s := open(t)
 	status := func(field string) string { return `grep ^` + field + `: /proc/self/status | tr -s '\\t' ' '` }
-	for name, c := range map[string]struct{ pod, container, command, want string }{
+	type asked struct{ pod, container, command, want string }
+	cases := map[string]asked{
 		"user and group":       {"", "runAsUser: 1001, runAsGroup: 2002", "id -u; id -g", "1001\n2002\n"},
 		"the pod's user":       {"runAsUser: 1003, runAsGroup: 2004", "", "id -u; id -g", "1003\n2004\n"},
 		"the container's wins": {"runAsUser: 1003", "runAsUser: 1005", "id -u", "1005\n"},
@@ -38,13 +39,32 @@ func TestSecurityContext(t *testing.T) {
 		"masked paths":         {"", "", "wc -c < /proc/timer_list; echo x 2>/dev/null > /proc/sys/kernel/domainname || echo refused", "0\nrefused\n"},
 		"safe sysctl":          {`sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: "77"}, {name: kernel.shm_rmid_forced, value: "1"}]`, "", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced", "77\n1\n"},
 		"privileged":           {"", "privileged: true", "test -e /dev/kmsg -o -e /dev/fuse -o -e /dev/tty0 && echo devices; " + status("Seccomp") + "; echo 1 > /proc/sys/net/ipv4/ip_forward && echo sysctl", "devices\nSeccomp: 0\nsysctl\n"},
-	} {
-		t.Run(name, func(t *testing.T) {
+	}
+	// Those that differ only in their container share a pod.
+	byPod := map[string][]string{}
+	for name, c := range cases {
+		byPod[c.pod] = append(byPod[c.pod], name)
+	}
+	plain := func(name string) string { return strings.ReplaceAll(strings.ReplaceAll(name, "'", ""), " ", "-") }
+	for fields, names := range byPod {
+		t.Run(plain(names[0]), func(t *testing.T) {
 			s := s.sub(t)
-			got := s.output(strings.ReplaceAll(strings.NewReplacer("'", "").Replace(name), " ", "-"),
-				`{restartPolicy: Never, securityContext: {`+c.pod+`}, containers: [{name: c, securityContext: {`+c.container+`}, command: [sh, -c, "`+c.command+`"]}]}`)
-			if got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
+			var containers []string
+			for _, name := range names {
+				c := cases[name]
+				containers = append(containers, `{name: `+plain(name)+`, securityContext: {`+c.container+`}, command: [sh, -c, "`+c.command+`"]}`)
+			}
+			s.pod(plain(names[0]), `{restartPolicy: Never, securityContext: {`+fields+`}, containers: [`+strings.Join(containers, ", ")+`]}`)
+			s.wait(plain(names[0]), "at its end", func(p *v1.Pod) error {
+				if p.Status.Phase != v1.PodSucceeded && p.Status.Phase != v1.PodFailed {
+					return is("phase", p.Status.Phase, v1.PodSucceeded)
+				}
+				return nil
+			})
+			for _, name := range names {
+				if got := s.logs(plain(names[0]), plain(name)); got != cases[name].want {
+					t.Errorf("%s: got %q, want %q", name, got, cases[name].want)
+				}
 			}
 		})
 	}

@@ -28,6 +28,9 @@ import (
 // waitTimeout bounds a hang; nothing is measured by it.
 const waitTimeout = 180 * time.Second
 
+// eventTimeout is for Events, which the agent sends one by one, behind everything else that it has to say.
+const eventTimeout = 2 * waitTimeout
+
 // space is a namespace of one test, with everything that its pods ever were.
 type space struct {
 	*node.Node
@@ -44,6 +47,7 @@ type record struct {
 	changed chan struct{} // closed and replaced at every change
 	history map[types.UID][]*v1.Pod
 	current map[string]*v1.Pod // by name
+	events  []*v1.Event
 }
 
 // sub is the namespace for a subtest, which runs beside its siblings.
@@ -89,14 +93,15 @@ func openOn(t testing.TB, n *node.Node) *space {
 		t.Fatal(err)
 	}
 	wctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); s.watch(wctx) }()
+	var watches sync.WaitGroup
+	watches.Go(func() { s.watch(wctx) })
+	watches.Go(func() { s.watchEvents(wctx) })
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.explain()
 		}
 		stop()
-		<-done
+		watches.Wait()
 		s.lawful()
 		dctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 		defer cancel()
@@ -136,6 +141,27 @@ func (s *space) watch(ctx context.Context) {
 			close(s.changed)
 			s.changed = make(chan struct{})
 			s.mu.Unlock()
+		}
+		w.Stop()
+	}
+}
+
+// watchEvents keeps the namespace's Events until ctx ends.
+func (s *space) watchEvents(ctx context.Context) {
+	for ctx.Err() == nil {
+		w, err := s.client.CoreV1().Events(s.ns).Watch(ctx, metav1.ListOptions{})
+		if err != nil {
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		for e := range w.ResultChan() {
+			if x, ok := e.Object.(*v1.Event); ok && e.Type != "DELETED" {
+				s.mu.Lock()
+				s.events = append(s.events, x)
+				close(s.changed)
+				s.changed = make(chan struct{})
+				s.mu.Unlock()
+			}
 		}
 		w.Stop()
 	}
@@ -305,7 +331,7 @@ func (s *space) eventually(what string, f func() error) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("%s: still not after %s: %v", what, waitTimeout, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
@@ -373,20 +399,28 @@ func (s *space) story() []string { return strings.Fields(s.read("log")) }
 // event waits for an Event about the pod with the reason, whose message contains text.
 func (s *space) event(pod, reason, text string) {
 	s.t.Helper()
-	s.eventually("Event "+reason+" of pod "+pod, func() error {
-		list, err := s.client.CoreV1().Events(s.ns).List(s.ctx(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
-		if err != nil {
-			return err
-		}
+	deadline := time.After(eventTimeout)
+	for {
+		s.mu.Lock()
+		changed := s.changed
 		var seen []string
-		for _, e := range list.Items {
+		for _, e := range s.events {
+			if e.InvolvedObject.Name != pod {
+				continue
+			}
 			if e.Reason == reason && strings.Contains(e.Message, text) {
-				return nil
+				s.mu.Unlock()
+				return
 			}
 			seen = append(seen, e.Reason+": "+e.Message)
 		}
-		return fmt.Errorf("events are %q", seen)
-	})
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-deadline:
+			s.t.Fatalf("pod %s: no Event %s …%s… after %s; Events are %q", pod, reason, text, eventTimeout, seen)
+		}
+	}
 }
 
 // explain prints what became of the pods of a failed test.
