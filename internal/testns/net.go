@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -106,7 +107,13 @@ func (h Host) Serve(t testing.TB, name, address string) {
 }
 
 // askTimeout is how long an answer may take that should come; those that should not come are waited for as long.
-const askTimeout = 1500 * time.Millisecond
+var askTimeout = 1500 * time.Millisecond
+
+func init() {
+	if os.Getenv("REEVE_VM") == "1" {
+		askTimeout *= 3 // the virtual machine is slow
+	}
+}
 
 // Dial connects from the host.
 func (h Host) Dial(network, address string) (net.Conn, error) {

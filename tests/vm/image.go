@@ -101,7 +101,7 @@ func Missing() error {
 func Image(ctx context.Context) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", err
+		cache = os.TempDir() // no home
 	}
 	base := filepath.Join(cache, "reeve-test", "vm")
 	if err := os.MkdirAll(base, 0o755); err != nil {

@@ -4,41 +4,37 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// proxyShort are the tests of package proxy that CI runs with IPVS; REEVE_LONG=1 runs all that have a form for it.
-const proxyShort = "^(TestStoriesWithRealPackets|TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain|TestBothPoliciesLocal|" +
-	"TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone)$"
-
-const proxyLong = proxyShort + "|^(TestServiceWithoutEndpoints|TestExternalIPsAndLoadBalancer|TestIPv6Service|TestServiceSpreads|TestSourceAddress|TestExternalTrafficPolicyLocal|TestInternalTrafficPolicyLocal|TestSessionAffinity|" +
-	"TestTypeAndPorts|TestForeignFlushIsHealed|TestUsersMarksSurvive|TestHealthAndMetrics|TestRunStopsEverything|TestEndpointOnTheNode|" +
-	"TestNoConnectionFails|TestNodePortsFollow|TestForeignVirtualServicesStay|TestSwitchToAndFromIPVS)"
+// The tests of package proxy that CI runs with IPVS, and the stories among them; REEVE_LONG=1 runs all that have a form
+// for it.
+const (
+	proxyShort = "^(TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain)$"
+	proxyLong  = "^(TestOtherPorts|TestServersDrain|TestBothPoliciesLocal|TestRestartKeeps|TestServiceWithoutEndpoints|" +
+		"TestExternalIPsAndLoadBalancer|TestIPv6Service|TestServiceSpreads|TestSourceAddress|TestExternalTrafficPolicyLocal|" +
+		"TestInternalTrafficPolicyLocal|TestSessionAffinity|TestTypeAndPorts|TestForeignFlushIsHealed|TestUsersMarksSurvive|" +
+		"TestHealthAndMetrics|TestRunStopsEverything|TestEndpointOnTheNode|TestNoConnectionFails|TestNodePortsFollow|" +
+		"TestForeignVirtualServicesStay|TestSwitchToAndFromIPVS)"
+	storiesShort = "^TestStoriesWithRealPackets$/^ipvs$/^(cluster_ip|local_policies|load_balancer)$"
+	storiesLong  = "^TestStoriesWithRealPackets$"
+)
 
 // The Service tests with real packets, on the kernel's IPVS: the same that run on the host with iptables and nftables, and
 // those of IPVS alone.
 func TestServicesOnIPVS(t *testing.T) {
 	m := machine(t)
-	run, long := proxyShort, os.Getenv("REEVE_LONG") == "1"
-	if long {
-		run = proxyLong
+	runs := []string{proxyShort, storiesShort}
+	if os.Getenv("REEVE_LONG") == "1" {
+		runs = []string{proxyLong, storiesLong}
 	}
-	// Two halves beside each other, one a processor. The stories take as long as the others of the short form together.
-	var halves [2][]string
-	for i, name := range listTests(t, m, "/payload/proxy.test", run) {
-		half := 1
-		if name == "TestStoriesWithRealPackets" || (long && i%2 == 0) {
-			half = 0
-		}
-		halves[half] = append(halves[half], regexp.QuoteMeta(name))
-	}
+	// Beside each other, one a processor.
 	var wg sync.WaitGroup
-	for _, names := range halves {
-		wg.Go(func() { runTests(t, m, "/payload/proxy.test", "^("+strings.Join(names, "|")+")$") })
+	for _, run := range runs {
+		wg.Go(func() { runTests(t, m, "/payload/proxy.test", run) })
 	}
 	wg.Wait()
 }
@@ -48,20 +44,6 @@ func TestServicesOnIPVS(t *testing.T) {
 func TestIPVSAtScale(t *testing.T) {
 	m := machine(t)
 	runTests(t, m, "/payload/ipvs.test", "^TestScale$", "REEVE_SCALE="+os.Getenv("REEVE_SCALE"))
-}
-
-func listTests(t *testing.T, m *Machine, program, run string) []string {
-	t.Helper()
-	var names []string
-	for name := range strings.Lines(sh(t, m, program+" -test.list '"+run+"'")) {
-		if name = strings.TrimSpace(name); strings.HasPrefix(name, "Test") {
-			names = append(names, name)
-		}
-	}
-	if len(names) < 2 {
-		t.Fatalf("%s has no tests of the names %s", program, run)
-	}
-	return names
 }
 
 // runTests runs a test program in the machine, and fails with its output.
@@ -84,11 +66,14 @@ func runTests(t *testing.T, m *Machine, program, run string, env ...string) {
 		t.Errorf("exit code %d, %v:\n%s", r.Code, err, out.String())
 		return
 	}
+	if !strings.Contains(out.String(), "--- PASS") {
+		t.Errorf("nothing has run:\n%s", out.String())
+	}
 	for line := range strings.Lines(out.String()) {
 		if strings.HasPrefix(line, "--- SKIP") {
 			t.Errorf("skipped in the machine: %s", line)
 		}
-		if strings.HasPrefix(line, "--- PASS") || strings.Contains(line, "Services:") {
+		if strings.HasPrefix(strings.TrimSpace(line), "--- PASS") || strings.Contains(line, "Services:") {
 			t.Log(strings.TrimRight(line, "\n"))
 		}
 	}
