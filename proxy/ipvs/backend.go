@@ -74,6 +74,13 @@ func (b *Backend) reset() {
 	b.rejected = nil
 }
 
+// Close frees the kernel's sockets. What was programmed stays.
+func (b *Backend) Close() {
+	if k, ok := b.k.(*Kernel); ok {
+		k.Close()
+	}
+}
+
 // Family of the virtual services.
 func (b *Backend) Family() plan.Family { return b.cfg.Family }
 
