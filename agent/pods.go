@@ -52,6 +52,7 @@ type pods struct {
 	reports  map[types.UID]podworker.Report
 	held     []*v1.Pod // new pods that wait until the source has told of those that run already
 	waiters  map[string]waiter
+	troubles map[types.UID]string // what is wrong with the pods' shims
 	// preempting are critical pods that wait until others have made room.
 	preempting map[types.UID]bool
 }

@@ -37,6 +37,7 @@ func (p *pods) Report(r podworker.Report) {
 		defer p.retryResizes(false)
 	}
 	old, ok := p.statuses[r.Pod.UID]
+	trouble := p.troubles[r.Pod.UID]
 	p.mu.Unlock()
 	if !ok {
 		old = r.Pod.Status
@@ -45,7 +46,7 @@ func (p *pods) Report(r podworker.Report) {
 		old.Conditions = foreign(old.Conditions, r.Pod.Status.Conditions)
 	}
 	st := status.Generate(status.Input{
-		Report: r, Old: old, Pending: p.resizes.pending(r.Pod.UID), HostIPs: p.cfg.NodeIPs, Probed: p.probes.ContainerStatus, Runtime: p.runtime, Now: time.Now(),
+		Report: r, Old: old, Trouble: trouble, Pending: p.resizes.pending(r.Pod.UID), HostIPs: p.cfg.NodeIPs, Probed: p.probes.ContainerStatus, Runtime: p.runtime, Now: time.Now(),
 	})
 	p.mu.Lock()
 	if p.known[r.Pod.UID] == nil {

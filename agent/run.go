@@ -348,6 +348,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.gauge.open()
 	loop("memory watch", a.gauge.run)
 	loop("eviction", a.evict.Run)
+	loop("troubles", a.pods.watchTroubles)
 	loop("serving certificate", a.certs.run)
 	if a.writer != nil {
 		loop("status", a.writer.Run)

@@ -15,12 +15,16 @@ import (
 // Owned are the conditions that the node writes; all others on a pod belong to somebody else and are left as they are.
 var Owned = []v1.PodConditionType{
 	v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
-	v1.PodResizePending, v1.PodResizeInProgress,
+	v1.PodResizePending, v1.PodResizeInProgress, RuntimeResponding,
 }
+
+// RuntimeResponding is False while the pod's shim does not work: the pod runs, but cannot be stopped, entered or seen to
+// end. It is ours, as upstream's node has no word for it, and absent while all is well.
+const RuntimeResponding v1.PodConditionType = "reeve.dev/RuntimeResponding"
 
 // passing are conditions of the node that a pod has only for a while.
 func passing(t v1.PodConditionType) bool {
-	return t == v1.PodResizePending || t == v1.PodResizeInProgress
+	return t == v1.PodResizePending || t == v1.PodResizeInProgress || t == RuntimeResponding
 }
 
 func (g *generator) conditions(out *v1.PodStatus) {
@@ -37,6 +41,9 @@ func (g *generator) conditions(out *v1.PodStatus) {
 		})
 	}
 	conds = append(conds, g.resize()...)
+	if g.in.Trouble != "" {
+		conds = append(conds, v1.PodCondition{Type: RuntimeResponding, Status: v1.ConditionFalse, Reason: "ShimNotResponding", Message: g.in.Trouble})
+	}
 	for _, old := range g.in.Old.Conditions {
 		if !passing(old.Type) && !slices.ContainsFunc(conds, func(c v1.PodCondition) bool { return c.Type == old.Type }) {
 			conds = append(conds, old)

@@ -22,6 +22,8 @@ type Input struct {
 	HostIPs []netip.Addr
 	// Pending is why a resize of the pod is not allocated, nil if none is.
 	Pending *allocate.Refusal
+	// Trouble is why the runtime cannot work with the pod, "" if it can.
+	Trouble string
 	// Probed answers started and ready of a running container.
 	Probed func(c *v1.Container, containerID string) (started, ready bool)
 	// Runtime is the scheme of container IDs, as "containerd".
