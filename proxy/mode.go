@@ -215,7 +215,7 @@ func removeNFTables(ctx context.Context, cfg Config, family plan.Family) (remove
 	}
 	defer nft.Close()
 	found, err := nft.CountRules(ctx)
-	if err == nil && len(found) == 0 {
+	if err == nil && len(found) == 0 && !nft.Keeps(ctx) {
 		return false, nil
 	}
 	return true, nftables.Cleanup(ctx, c, nft)

@@ -21,6 +21,8 @@ type kernel interface {
 	ReadElements(ctx context.Context, name string) (map[string]content, error)
 	ReadObjects(ctx context.Context) (objects, error)
 	CountRules(ctx context.Context) (map[string]int, error)
+	KeepTracking(ctx context.Context) error
+	StopTracking(ctx context.Context) error
 	PortID() uint32
 	Close()
 }

@@ -87,7 +87,7 @@ func canonical(k fakeTable) []string {
 // Any changes in steps end where the same state written at once does, every transaction is one that nft takes, and what
 // other processes left is brought to the same.
 func TestStepsEndWhereOneWriteDoes(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(20) {
 		steps(t, seed, newFake(plan.IPv4), nil)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// Cleanup removes the table. That it is not there is no error.
+// Cleanup removes the tables. That it is not there is no error.
 func Cleanup(ctx context.Context, cfg Config, nft kernel) error {
 	tx := nft.NewTransaction()
 	tx.Add(&knftables.Table{})
@@ -15,5 +15,5 @@ func Cleanup(ctx context.Context, cfg Config, nft kernel) error {
 	if err := nft.Run(ctx, tx); err != nil {
 		return fmt.Errorf("remove table %q: %w", cfg.Table, err)
 	}
-	return nil
+	return nft.StopTracking(ctx)
 }

@@ -16,6 +16,9 @@ func (b *Backend) applyFull(ctx context.Context, all map[plan.Name]*plan.Planned
 	clear(b.idle)
 	b.damage.take() // whatever it was is mended here
 	want := b.state.change(b.cfg, all).add
+	if err := b.nft.KeepTracking(ctx); err != nil {
+		return err
+	}
 	found, err := b.nft.ReadObjects(ctx)
 	if err != nil {
 		return err

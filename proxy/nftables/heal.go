@@ -66,6 +66,9 @@ func (b *Backend) Heal(ctx context.Context) (string, error) {
 				return "everything", b.applyFull(ctx, maps.Clone(b.state.plans))
 			}
 		}
+		if err := b.nft.KeepTracking(ctx); err != nil {
+			return "", err
+		}
 		tx := b.nft.NewTransaction()
 		b.writeAll(tx)
 		if err := b.nft.Run(ctx, tx); err != nil {

@@ -38,6 +38,9 @@ func newFake(family plan.Family) fakeTable {
 
 func (f fakeTable) CountRules(context.Context) (map[string]int, error) {
 	out := map[string]int{}
+	if f.Table == nil {
+		return out, nil
+	}
 	for name, c := range f.Table.Chains {
 		out[name] = len(c.Rules)
 	}
@@ -87,6 +90,9 @@ func (f fakeTable) ReadObjects(context.Context) (objects, error) {
 	return out, nil
 }
 
+func (fakeTable) KeepTracking(context.Context) error { return nil }
+func (fakeTable) StopTracking(context.Context) error { return nil }
+
 func (fakeTable) PortID() uint32 { return 1 }
 func (fakeTable) Close()         {}
 
@@ -99,7 +105,9 @@ func open(t testing.TB, family plan.Family) (*Backend, *Table) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nft.Close)
-	t.Cleanup(func() { testns.Sh(t, "nft delete table %s reeve-proxy 2>/dev/null; true", testConfig(family).ip()) })
+	t.Cleanup(func() {
+		testns.Sh(t, "nft delete table %[1]s reeve-proxy 2>/dev/null; nft delete table %[1]s reeve-proxy-keep 2>/dev/null; true", testConfig(family).ip())
+	})
 	return New(testConfig(family), nft), nft
 }
 

@@ -26,7 +26,11 @@ func Open(cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for IPv%d: %w", cfg.Family, err)
 	}
-	return &Table{Interface: nft, cfg: cfg, socket: &socket{}}, nil
+	keeper, err := knftables.New(family, cfg.keeper())
+	if err != nil {
+		return nil, fmt.Errorf("open nftables for IPv%d: %w", cfg.Family, err)
+	}
+	return &Table{Interface: nft, keeper: keeper, cfg: cfg, socket: &socket{}}, nil
 }
 
 func kernelWorks() error {

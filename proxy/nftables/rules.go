@@ -17,6 +17,7 @@ import (
 // to list anything.
 type Table struct {
 	knftables.Interface
+	keeper knftables.Interface
 	cfg    Config
 	socket *socket
 }
