@@ -176,7 +176,7 @@ func (s *scene) set(t *testing.T, step story.Step) (mark string) {
 
 const (
 	// answerWait is how long an answer may take, silence how long none must come.
-	answerWait = 3 * time.Second
+	answerWait = 8 * time.Second
 	silence    = 250 * time.Millisecond
 	// tries finds every one of a few endpoints: with three, all but one time in ten million.
 	tries = 40

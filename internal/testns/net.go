@@ -111,7 +111,7 @@ var askTimeout = 1500 * time.Millisecond
 
 func init() {
 	if os.Getenv("REEVE_VM") == "1" {
-		askTimeout *= 3 // the virtual machine is slow
+		askTimeout, eventually = 3*askTimeout, 6*eventually // the virtual machine is slow
 	}
 }
 
@@ -162,13 +162,16 @@ func (h Host) String() string {
 	return h.Name
 }
 
-// Eventually waits until ok answers true, looking every 5 ms for up to 30 s.
+// eventually is how long Eventually waits.
+var eventually = 30 * time.Second
+
+// Eventually waits until ok answers true, looking every 5 ms for up to 30 s, and longer in the virtual machine.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(eventually); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("waited 30 s for: %s", what)
+	t.Fatalf("waited %v for: %s", eventually, what)
 }
