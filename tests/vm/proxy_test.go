@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// The tests of package proxy that CI runs with IPVS, and the stories among them; REEVE_LONG=1 runs all that have a form
-// for it.
+// The tests of package proxy that CI runs with IPVS; REEVE_LONG=1 runs all that have a form for it, and the stories, which
+// take minutes. REEVE_VM_STORIES picks among those.
 const (
 	proxyShort = "^(TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain)$"
 	proxyLong  = "^(TestOtherPorts|TestServersDrain|TestBothPoliciesLocal|TestRestartKeeps|TestServiceWithoutEndpoints|" +
@@ -19,17 +19,19 @@ const (
 		"TestInternalTrafficPolicyLocal|TestSessionAffinity|TestTypeAndPorts|TestForeignFlushIsHealed|TestUsersMarksSurvive|" +
 		"TestHealthAndMetrics|TestRunStopsEverything|TestEndpointOnTheNode|TestNoConnectionFails|TestNodePortsFollow|" +
 		"TestForeignVirtualServicesStay|TestSwitchToAndFromIPVS)"
-	storiesShort = "^TestStoriesWithRealPackets$/^ipvs$/^(cluster_ip|local_policies|load_balancer)$"
-	storiesLong  = "^TestStoriesWithRealPackets$"
+	stories = "^TestStoriesWithRealPackets$/^ipvs$/"
 )
 
 // The Service tests with real packets, on the kernel's IPVS: the same that run on the host with iptables and nftables, and
 // those of IPVS alone.
 func TestServicesOnIPVS(t *testing.T) {
 	m := machine(t)
-	runs := []string{proxyShort, storiesShort}
+	runs := []string{proxyShort}
 	if os.Getenv("REEVE_LONG") == "1" {
-		runs = []string{proxyLong, storiesLong}
+		runs = []string{proxyLong, stories}
+	}
+	if only := os.Getenv("REEVE_VM_STORIES"); only != "" {
+		runs = []string{stories + only}
 	}
 	// Beside each other, one a processor.
 	var wg sync.WaitGroup
