@@ -14,6 +14,8 @@
 //
 // A frontend (an address, protocol and port, or a node port) that two Services claim belongs to the first by name.
 //
-// An accept in this table overrides no drop in another: a host whose own rules drop what it forwards must let pods'
-// traffic pass itself.
+// An accept in this table overrides no drop in another: package foreign sees to that.
+//
+// The nft command writes what is few: the table, chains, maps and rules. Elements are written and listed through a netlink
+// socket that stays open. Numbered chains and maps that nothing needs wait for their next use.
 package nftables
