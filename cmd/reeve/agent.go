@@ -274,8 +274,9 @@ func (o *agentOptions) proxyConfig(log *slog.Logger, api *nodeAPI) proxy.Config 
 	return proxy.Config{
 		Client: api.client, NodeName: o.Node.NodeName, NodeIPs: addrs(o.Node.NodeIPs), Mode: proxy.Mode(o.Node.ProxyMode),
 		ClusterCIDRs: clusterCIDRs, HealthzAddress: off(o.Node.ProxyHealthz), MetricsAddress: off(o.Node.ProxyMetrics),
-		IPVS:   proxy.IPVSConfig{Scheduler: o.Node.IPVSScheduler, StrictARP: o.Node.IPVSStrictARP},
-		Logger: log.With("part", "proxy"),
+		IPVS:         proxy.IPVSConfig{Scheduler: o.Node.IPVSScheduler, StrictARP: o.Node.IPVSStrictARP},
+		PodAddresses: addrs(o.Node.ClusterDNS),
+		Logger:       log.With("part", "proxy"),
 	}
 }
 
