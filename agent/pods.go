@@ -43,6 +43,8 @@ type pods struct {
 	resizes *resizes
 	noted   func(*v1.Pod) // hears of each pod that ran before this process
 
+	deletions deletions
+
 	setting sync.Mutex // one set at a time, so that an older state of a pod never follows a newer one
 
 	mu       sync.Mutex
@@ -131,8 +133,8 @@ func (p *pods) setLocked(pod *v1.Pod) {
 	if p.writer != nil {
 		p.writer.Observe(pod)
 	}
-	if t := pod.DeletionTimestamp; t != nil {
-		p.pool.Stop(pod, deletion(pod, t.Time))
+	if pod.DeletionTimestamp != nil {
+		p.pool.Stop(pod, p.deletions.of(pod))
 		return
 	}
 	if !was && p.preempt(pod) {
@@ -160,24 +162,6 @@ func (p *pods) first(pod *v1.Pod) {
 	if container.IsStatic(pod) && p.mirrors != nil {
 		p.mirrors.SetStatic(pod)
 	}
-}
-
-// timestampSlack is how much a deletion timestamp may lag by rounding and by its way here.
-const timestampSlack = 2 * time.Second
-
-// deletion is the stop that a deletion timestamp asks for.
-func deletion(pod *v1.Pod, at time.Time) podworker.Stop {
-	grace := 30 * time.Second
-	if g := pod.DeletionGracePeriodSeconds; g != nil {
-		grace = time.Duration(*g) * time.Second
-	} else if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
-		grace = time.Duration(*g) * time.Second
-	}
-	since := at.Add(-grace)
-	if d := time.Since(since); d > 0 && d < timestampSlack {
-		since = since.Add(d) // the timestamp is cut to seconds; what it cut off is not the pod's loss
-	}
-	return podworker.Stop{Cause: podworker.Deleted, Since: since, Grace: grace}
 }
 
 // admit decides once a pod. One that has run here before is never asked again: the node it fitted has only changed around
@@ -268,8 +252,7 @@ func (p *pods) DropPod(src podconfig.Source, pod *v1.Pod) {
 		p.gone(pod.UID)
 		return
 	}
-	stop := deletion(pod, time.Time{})
-	stop.Since = time.Now()
+	stop := podworker.Stop{Cause: podworker.Deleted, Since: time.Now(), Grace: graceOf(pod)}
 	p.pool.Remove(pod, stop)
 	go func() { // ends with the worker
 		<-p.pool.Done(pod.UID)
@@ -288,6 +271,7 @@ func (p *pods) gone(uid types.UID) {
 	p.mu.Unlock()
 	if forgotten {
 		p.resizes.forget(uid)
+		p.deletions.forget(uid)
 		p.retryResizes(false)
 	}
 	p.volumes.forget(uid)

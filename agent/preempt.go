@@ -41,8 +41,7 @@ func (p *pods) preempt(pod *v1.Pod) bool {
 	p.preempting[pod.UID] = true
 	deadline := time.Now().Add(preemptSlack)
 	for _, v := range victims {
-		stop := deletion(v, time.Time{})
-		stop = podworker.Stop{Cause: podworker.Evicted, Since: time.Now(), Grace: stop.Grace, Reason: "Preempting", Message: preempted}
+		stop := podworker.Stop{Cause: podworker.Evicted, Since: time.Now(), Grace: graceOf(v), Reason: "Preempting", Message: preempted}
 		if t := stop.Deadline().Add(preemptSlack); t.After(deadline) {
 			deadline = t
 		}

@@ -58,15 +58,19 @@ terminationGracePeriodSeconds: 30
 containers:
 - {name: exec, `+trap+`exec], lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 0.5; echo stop-exec >> /story/log"]}}}}
 - {name: sleep, `+trap+`sleep], lifecycle: {preStop: {sleep: {seconds: 1}}}}
+- {name: once, `+trap+`once], lifecycle: {preStop: {exec: {command: [sh, -c, "echo stop-once >> /story/log; sleep 4"]}}}}
 - {name: http, `+trap+`http], lifecycle: {preStop: {httpGet: {host: `+web+`, port: 8080, path: /stop}}}}
 - {name: https, `+trap+`https], lifecycle: {preStop: {httpGet: {host: `+web+`, port: 8443, path: /stop-tls, scheme: HTTPS}}}}
 `)
 	s.ready("p")
-	s.eventually("all to be up", func() error { return inOrder(sorted(s.story()), "exec", "http", "https", "sleep") })
+	s.eventually("all to be up", func() error { return inOrder(sorted(s.story()), "exec", "http", "https", "once", "sleep") })
 	s.delete("p")
 	s.gone("p")
 	if err := inOrder(s.story(), "stop-exec", "term-exec"); err != nil {
 		t.Error(err)
+	}
+	if got := strings.Count(strings.Join(s.story(), " "), "stop-once"); got != 1 {
+		t.Errorf("a hook that outlasts the end of its neighbours ran %d times", got)
 	}
 	for _, n := range []string{"sleep", "http", "https"} {
 		if err := inOrder(s.story(), n, "term-"+n); err != nil {
@@ -84,7 +88,7 @@ containers:
 // TestPreStopCountsAgainstTheGrace: a hook that outlives the grace is cut off; a failing one is told and does no harm.
 func TestPreStopCountsAgainstTheGrace(t *testing.T) {
 	s := open(t)
-	s.pod("long", `{terminationGracePeriodSeconds: 2, containers: [{name: c, command: [sh, -c, "trap 'echo term >> /story/log; exit 0' TERM; echo up >> /story/log; sleep 1000 & wait"], lifecycle: {preStop: {exec: {command: [sh, -c, "echo stop >> /story/log; sleep 600; echo never >> /story/log"]}}}}]}`)
+	s.pod("long", `{terminationGracePeriodSeconds: 8, containers: [{name: c, command: [sh, -c, "trap 'echo term >> /story/log; exit 0' TERM; echo up >> /story/log; sleep 1000 & wait"], lifecycle: {preStop: {exec: {command: [sh, -c, "echo stop >> /story/log; sleep 600; echo never >> /story/log"]}}}}]}`)
 	s.pod("failing", `{terminationGracePeriodSeconds: 30, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; echo up >> /story/failing; sleep 1000 & wait"], lifecycle: {preStop: {exec: {command: [sh, -c, "exit 7"]}}}}]}`)
 	s.ready("long")
 	s.ready("failing")

@@ -59,7 +59,7 @@ containers:
 - name: c
   image: `+responder+`
   ports: [{name: web, containerPort: 8080}]
-  readinessProbe: {`+c.probe+`, periodSeconds: 1, failureThreshold: 2, timeoutSeconds: 5}
+  readinessProbe: {`+c.probe+`, periodSeconds: 1, failureThreshold: 2, timeoutSeconds: 10}
 `)
 			p := s.ready(name)
 			set := func(path string) { s.fetch("http://" + p.Status.PodIP + ":8080" + path) }
@@ -96,8 +96,8 @@ func TestProbeRequest(t *testing.T) {
 containers:
 - name: c
   image: `+responder+`
-  readinessProbe: {httpGet: {port: 8080, path: /asked, httpHeaders: [{name: Host, value: virtual.example}, {name: X-Test, value: probe}]}, periodSeconds: 1, timeoutSeconds: 5}
-  livenessProbe: {httpGet: {port: 8080, path: /away}, periodSeconds: 1, timeoutSeconds: 5}
+  readinessProbe: {httpGet: {port: 8080, path: /asked, httpHeaders: [{name: Host, value: virtual.example}, {name: X-Test, value: probe}]}, periodSeconds: 1, timeoutSeconds: 10}
+  livenessProbe: {httpGet: {port: 8080, path: /away}, periodSeconds: 1, timeoutSeconds: 10}
 `)
 	p := s.ready("p")
 	if seen := s.fetch("http://" + p.Status.PodIP + ":8080/seen"); !strings.Contains(seen, "/asked host=virtual.example agent=kube-probe/1.36 x-test=probe tls=false") {
@@ -108,7 +108,7 @@ containers:
 containers:
 - name: c
   command: [sleep, "1000"]
-  readinessProbe: {httpGet: {host: `+p.Status.PodIP+`, port: 8080, path: /by-host}, periodSeconds: 1, timeoutSeconds: 5}
+  readinessProbe: {httpGet: {host: `+p.Status.PodIP+`, port: 8080, path: /by-host}, periodSeconds: 1, timeoutSeconds: 10}
 `)
 	s.ready("host")
 	if seen := s.fetch("http://" + p.Status.PodIP + ":8080/seen"); !strings.Contains(seen, "/by-host") {
@@ -129,8 +129,8 @@ func TestLivenessOfEachKind(t *testing.T) {
 			s := s.sub(t)
 			s.pod(name, `
 containers:
-- {name: c, image: `+responder+`, livenessProbe: {`+c.probe+`, periodSeconds: 1, failureThreshold: 3, timeoutSeconds: 5}}
-- {name: good, image: `+node.BusyboxImage+`, command: [sleep, "1000"], livenessProbe: {exec: {command: ["true"]}, periodSeconds: 1, timeoutSeconds: 5}}
+- {name: c, image: `+responder+`, livenessProbe: {`+c.probe+`, periodSeconds: 1, failureThreshold: 3, timeoutSeconds: 10}}
+- {name: good, image: `+node.BusyboxImage+`, command: [sleep, "1000"], livenessProbe: {exec: {command: ["true"]}, periodSeconds: 1, timeoutSeconds: 10}}
 `)
 			p := s.running(name)
 			switch {
@@ -159,8 +159,8 @@ func TestStartupProbe(t *testing.T) {
 containers:
 - name: c
   command: [sleep, "1000"]
-  startupProbe: {exec: {command: [test, -e, /story/started]}, periodSeconds: 1, failureThreshold: 100}
-  livenessProbe: {exec: {command: [sh, -c, "echo live >> /story/log; test -e /story/started"]}, periodSeconds: 1, failureThreshold: 1}
+  startupProbe: {exec: {command: [test, -e, /story/started]}, periodSeconds: 1, failureThreshold: 100, timeoutSeconds: 10}
+  livenessProbe: {exec: {command: [sh, -c, "echo live >> /story/log; test -e /story/started"]}, periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 10}
   readinessProbe: {exec: {command: [sh, -c, "echo ready >> /story/log"]}, periodSeconds: 1}
 `)
 	s.event("slow", "Unhealthy", "Startup probe failed")
@@ -246,7 +246,7 @@ func TestInitialDelayAndThresholds(t *testing.T) {
 containers:
 - name: c
   command: [sh, -c, "date +%s > /story/begin; sleep 1000"]
-  readinessProbe: {exec: {command: [sh, -c, "date +%s >> /story/probes; n=$(wc -l < /story/probes); test $n -ne 3"]}, initialDelaySeconds: 3, periodSeconds: 1, successThreshold: 3, failureThreshold: 1}
+  readinessProbe: {exec: {command: [sh, -c, "date +%s >> /story/probes; n=$(wc -l < /story/probes); test $n -ne 3"]}, initialDelaySeconds: 3, periodSeconds: 1, successThreshold: 3, failureThreshold: 1, timeoutSeconds: 10}
 `)
 	s.ready("p")
 	probes := strings.Fields(s.read("probes"))

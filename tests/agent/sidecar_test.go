@@ -19,7 +19,7 @@ func TestSidecarsStartInOrderAndStopInReverse(t *testing.T) {
 	s.pod("p", `
 terminationGracePeriodSeconds: 30
 initContainers:
-- {name: s1, restartPolicy: Always, `+says("s1")+`, startupProbe: {exec: {command: [sh, -c, "echo started-s1 >> /story/log"]}, periodSeconds: 1}}
+- {name: s1, restartPolicy: Always, `+says("s1")+`, startupProbe: {exec: {command: [sh, -c, "echo started-s1 >> /story/log"]}, periodSeconds: 1, timeoutSeconds: 10}}
 - {name: i1, command: [sh, -c, "echo i1 >> /story/log"]}
 - {name: s2, restartPolicy: Always, `+says("s2")+`}
 containers:
@@ -70,7 +70,7 @@ func TestSidecarProbesGateThePod(t *testing.T) {
 	s := open(t)
 	s.pod("unready", `
 initContainers:
-- {name: s, restartPolicy: Always, command: [sleep, "1000"], readinessProbe: {exec: {command: [test, -e, /story/ready]}, periodSeconds: 1}}
+- {name: s, restartPolicy: Always, command: [sleep, "1000"], readinessProbe: {exec: {command: [test, -e, /story/ready]}, periodSeconds: 1, timeoutSeconds: 10}}
 containers:
 - {name: c, command: [sleep, "1000"]}
 `)
@@ -82,7 +82,7 @@ containers:
 	s.ready("unready")
 	s.pod("stuck", `
 initContainers:
-- {name: s, restartPolicy: Always, command: [sleep, "1000"], startupProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1000}}
+- {name: s, restartPolicy: Always, command: [sleep, "1000"], startupProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1000, timeoutSeconds: 10}}
 containers:
 - {name: c, command: [sh, -c, "echo c >> /story/log; sleep 1000"]}
 `)

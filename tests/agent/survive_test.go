@@ -90,8 +90,8 @@ func probesDecided(s *space) func() {
 containers:
 - name: c
   command: [sleep, "1000"]
-  startupProbe: {exec: {command: [sh, -c, "echo startup >> /story/startup; test $(wc -l < /story/startup) -ge 3"]}, periodSeconds: 1, failureThreshold: 100}
-  readinessProbe: {exec: {command: [test, -e, /story/ready]}, periodSeconds: 1, failureThreshold: 1, successThreshold: 3}
+  startupProbe: {exec: {command: [sh, -c, "echo startup >> /story/startup; test $(wc -l < /story/startup) -ge 3"]}, periodSeconds: 1, failureThreshold: 100, timeoutSeconds: 10}
+  readinessProbe: {exec: {command: [test, -e, /story/ready]}, periodSeconds: 1, failureThreshold: 1, successThreshold: 3, timeoutSeconds: 10}
 `)
 	s.ready("probed")
 	asked := s.read("startup")
