@@ -13,10 +13,10 @@ import (
 )
 
 // TestManyLivesLeakNothing: pods come and go, and afterwards the host has what it had, and the runtime, containerd and
-// logpump have not grown. 20 lives, 500 with REEVE_LONG=1.
+// logpump have not grown. 12 lives, 500 with REEVE_LONG=1.
 func TestManyLivesLeakNothing(t *testing.T) {
 	w := newWorld(t)
-	lives, warm := 20, 5
+	lives, warm := 12, 4
 	if long() {
 		lives, warm = 500, 50 // pools and caches fill first
 	}
