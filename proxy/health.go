@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"sync"
 	"time"
@@ -132,6 +133,13 @@ func serve(cfg Config, m *metrics, h *health) (stop func() error, err error) {
 		fmt.Fprint(w, string(cfg.Mode))
 	})
 	metricsMux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	if cfg.Profiling {
+		metricsMux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		metricsMux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		metricsMux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		metricsMux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		metricsMux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	if err := start("metrics", cfg.MetricsAddress, metricsMux); err != nil {
 		return nil, errors.Join(err, stop())
 	}

@@ -380,7 +380,7 @@ func TestHealthAndMetrics(t *testing.T) {
 			s.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 		})
 		w.endpoints("web", 0)
-		w.run(nil)
+		w.run(func(c *Config) { c.Profiling = true })
 		w.settled("default/web:dns node port")
 		for _, c := range []struct {
 			url  string
@@ -390,6 +390,7 @@ func TestHealthAndMetrics(t *testing.T) {
 			{"http://127.0.0.1:10249/proxyMode", 200, w.on("iptables", "nftables", "ipvs")},
 			{"http://127.0.0.1:10249/healthz", 200, "ok"},
 			{"http://127.0.0.1:10249/metrics", 200, "kubeproxy_sync_proxy_rules_duration_seconds_count"},
+			{"http://127.0.0.1:10249/debug/pprof/", 200, "goroutine"},
 			{"http://127.0.0.1:10256/healthz", 200, `"nodeEligible":true`},
 			{"http://127.0.0.1:10256/livez", 200, "lastUpdated"},
 			{"http://127.0.0.1:31000/", 200, `"localEndpoints":1`},
