@@ -18,7 +18,6 @@ func TestAdmission(t *testing.T) {
 	for name, x := range map[string]struct{ text, reason, message string }{
 		"cpu":      {c + `, resources: {requests: {cpu: 9999}}}]`, "OutOfcpu", "Node didn't have enough resource: cpu, requested: 9999000"},
 		"memory":   {c + `, resources: {requests: {memory: 999Ti}}}]`, "OutOfmemory", "memory"},
-		"extended": {c + `, resources: {limits: {example.com/none: 1}}}]`, "OutOfexample.com/none", "example.com/none"},
 		"selector": {`nodeSelector: {no: such}, ` + c + `}]`, "NodeAffinity", "node affinity/selector"},
 		"affinity": {`affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: no, operator: Exists}]}]}}}, ` + c + `}]`, "NodeAffinity", "node affinity"},
 		"port":     {c + `, ports: [{containerPort: 80, hostPort: 31999}]}]`, "NodePorts", "free ports"},

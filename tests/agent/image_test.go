@@ -3,6 +3,7 @@ package agent
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -75,11 +76,7 @@ func newRegistry(t testing.TB) *pullable {
 			return
 		}
 		if hold != nil && what == "/blobs/" && q.Method == http.MethodGet {
-			select {
-			case <-hold:
-			case <-q.Context().Done():
-				return
-			}
+			w = &late{ResponseWriter: w, begin: hold, given: q.Context().Done()}
 		}
 		r.store.ServeHTTP(w, q)
 	})}
@@ -151,6 +148,24 @@ func (r *pullable) push(ref, text string) string {
 		r.t.Fatal(err)
 	}
 	return d.String()
+}
+
+// late answers with its headers at once, as a slow registry does, and with the body when it may begin.
+type late struct {
+	http.ResponseWriter
+	begin, given <-chan struct{}
+}
+
+func (l *late) Write(b []byte) (int, error) {
+	if err := http.NewResponseController(l.ResponseWriter).Flush(); err != nil {
+		return 0, err
+	}
+	select {
+	case <-l.begin:
+		return l.ResponseWriter.Write(b)
+	case <-l.given:
+		return 0, context.Canceled
+	}
 }
 
 func errOf(_ int, err error) error { return err }
