@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/cri"
 )
 
 func TestContainersThatCannotStart(t *testing.T) {
@@ -266,12 +268,27 @@ func TestOOMAndUpdate(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, _ := g.store.container(id)
-	if u := g.cgroups.Read(c.rec.Cgroup); u.MemoryLimit == nil || *u.MemoryLimit != 96<<20 {
+	if u := g.cgroups.Read(g.cgroupPath(c.rec.Cgroup)); u.MemoryLimit == nil || *u.MemoryLimit != 96<<20 {
 		t.Errorf("limit in the cgroup: %v", u.MemoryLimit)
 	}
 	g.restart()
 	if got := g.status(id).Resources.Linux; got.MemoryLimitInBytes != 96<<20 || got.CpuShares != 512 || got.OomScoreAdj != 900 {
 		t.Errorf("resources in the status: %v", got)
+	}
+}
+
+// A command that times out while it is being started is killed all the same, with what it started.
+func TestExecGivenUpWhileStarting(t *testing.T) {
+	g := newRig(t)
+	id := g.run(g.sandbox("late"), containerConfig("main", nil, "sleep", "1000"))
+	for ms := 1; ms <= 150; ms += 1 + ms/3 {
+		_, _, err := g.ExecSync(t.Context(), id, []string{"sh", "-c", "sleep 4343 & sleep 4343"}, time.Duration(ms)*time.Millisecond)
+		if !cri.IsExecTimeout(err) {
+			t.Errorf("exec within %d ms: %v", ms, err)
+		}
+		if out := g.output(id, "ps"); strings.Contains(out, "4343") {
+			t.Errorf("a command given up after %d ms left processes:\n%s", ms, out)
+		}
 	}
 }
 

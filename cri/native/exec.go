@@ -133,7 +133,7 @@ func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err err
 	}()
 	waitCtx, stopWait := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWait()
-	pid, err := r.startTask(ctx, c.id, execID)
+	pid, err := r.startExec(ctx, c.id, execID)
 	if err != nil {
 		return 0, err
 	}
@@ -203,6 +203,42 @@ func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err err
 		<-copied
 	}
 	return res.code, nil
+}
+
+// startExec starts a process. A shim that is about to start one does so even when nobody waits for it any more, so when
+// ctx ends, the process is waited for, to be killed by the caller; and in the background if that takes long.
+func (r *Runtime) startExec(ctx context.Context, id, execID string) (pid uint32, err error) {
+	type result struct {
+		pid uint32
+		err error
+	}
+	started := make(chan result, 1)
+	ours := context.WithoutCancel(ctx)
+	go func() { // ends with startTask's deadline
+		pid, err := r.startTask(ours, id, execID)
+		started <- result{pid, err}
+	}()
+	select {
+	case s := <-started:
+		return s.pid, s.err
+	case <-ctx.Done():
+	}
+	select {
+	case s := <-started:
+		return s.pid, s.err
+	case <-time.After(execKillWait):
+	}
+	go func() { // as above, and with two calls' deadlines
+		s := <-started
+		if s.err != nil {
+			return
+		}
+		killTree(int(s.pid))
+		if _, err := r.killTask(ours, id, execID, syscall.SIGKILL, false); err != nil {
+			r.log.Warn("Could not kill an exec that started too late", logkey.ContainerID, id, logkey.Err, err)
+		}
+	}()
+	return 0, ctx.Err()
 }
 
 type exitResult struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -55,6 +56,9 @@ func newRigIn(t testing.TB, dir string, mods ...func(*Config)) *rig {
 		Network: n, Images: [][]byte{parts.Pause, testenv.BusyboxArchive(t)}, RegistryDir: filepath.Join(dir, "certs.d"),
 		DetachLogpump: func(pid int) error { return host.Join(testenv.CgroupOf(dir)+"/logpump", pid) },
 		Logger:        testenv.Logger(t),
+		// The virtual machine's tests (tests/vm) repeat those of this package with another OCI runtime and cgroup driver.
+		Handlers: map[string]Handler{"crun": {Binary: "crun"}}, DefaultHandler: os.Getenv("REEVE_TEST_HANDLER"),
+		CgroupDriver: os.Getenv("REEVE_TEST_CGROUP_DRIVER"),
 	}}
 	for _, mod := range mods {
 		mod(&g.cfg)
@@ -92,13 +96,22 @@ func (g *rig) restart() {
 	g.start()
 }
 
+// cgroupParent is where the pod of that name belongs, as an agent with the rig's cgroup driver says it.
+func (g *rig) cgroupParent(name string) string {
+	if g.cfg.CgroupDriver != "systemd" {
+		return testenv.CgroupOf(g.dir) + "/pods/" + name
+	}
+	plain := strings.NewReplacer("-", "_", "/", "")
+	return plain.Replace(testenv.CgroupOf(g.dir)) + "-" + plain.Replace(name) + ".slice"
+}
+
 func (g *rig) sandboxConfig(name string, mods ...func(*runtimeapi.PodSandboxConfig)) *runtimeapi.PodSandboxConfig {
 	c := &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name},
 		Hostname: name, LogDirectory: filepath.Join(g.dir, "logs", name), Labels: map[string]string{"app": name},
 		DnsConfig: &runtimeapi.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"default.svc.cluster.local"}, Options: []string{"ndots:5"}},
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
-			CgroupParent: testenv.CgroupOf(g.dir) + "/pods/" + name,
+			CgroupParent: g.cgroupParent(name),
 			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 				NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
 				Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},

@@ -16,7 +16,8 @@ import (
 const childMark = "REEVE_TESTNS_CHILD"
 
 // Main runs the tests of m in fresh network and mount namespaces: loopback up, nothing else, /run empty, so that an
-// iptables lock held elsewhere on the machine does not matter. Without root the tests run where they are; Need skips
+// iptables lock held elsewhere on the machine does not matter; REEVE_KEEP_RUN=1 keeps it, for tests in a virtual machine
+// that talk to its systemd. Without root the tests run where they are; Need skips
 // those that cannot. Use it as `func TestMain(m *testing.M) { testns.Main(m) }`.
 func Main(m *testing.M) {
 	if os.Getenv(childMark) != "" {
@@ -56,8 +57,10 @@ func prepare() error {
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
+	if os.Getenv("REEVE_KEEP_RUN") != "1" {
+		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"); err != nil {
+			return fmt.Errorf("mount /run: %w", err)
+		}
 	}
 	return exec.Command("ip", "link", "set", "lo", "up").Run()
 }

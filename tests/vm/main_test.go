@@ -33,9 +33,13 @@ func machine(t testing.TB) *Machine {
 	if err := Missing(); err != nil {
 		testenv.Skip(t, err.Error())
 	}
+	var parts string
+	if os.Getenv("REEVE_LONG") == "1" {
+		parts = filepath.Dir(testenv.BuildParts(t).Logpump)
+	}
 	shared.once.Do(func() {
 		start := time.Now()
-		shared.m, shared.err = bootShared()
+		shared.m, shared.err = bootShared(parts)
 		t.Logf("Made and booted after %v", time.Since(start).Round(time.Second))
 	})
 	if shared.err != nil {
@@ -45,8 +49,9 @@ func machine(t testing.TB) *Machine {
 }
 
 // bootShared makes the disk and what the machine carries side by side: test programs of packages whose tests run in it,
-// static and without the race detector, and reeve where it has been built.
-func bootShared() (*Machine, error) {
+// static and without the race detector, and reeve where it has been built. The runtime's tests and what they need come
+// along if parts, the folder of testenv.BuildParts, is given.
+func bootShared(parts string) (*Machine, error) {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", mark+fmt.Sprint(os.Getpid())+"-programs-")
 	if err != nil {
@@ -60,7 +65,14 @@ func bootShared() (*Machine, error) {
 		errs <- err
 	})
 	files := map[string]string{}
-	for name, pkg := range map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs"} {
+	programs := map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs"}
+	if parts != "" {
+		programs["native.test"] = "cri/native"
+		for _, name := range []string{"pause.tar", "hello.tar", "logpump"} {
+			files["parts/"+name] = filepath.Join(parts, name)
+		}
+	}
+	for name, pkg := range programs {
 		files[name] = filepath.Join(dir, name)
 		wg.Go(func() {
 			cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", files[name], "github.com/reevehq/reeve/"+pkg)

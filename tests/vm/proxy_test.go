@@ -75,7 +75,7 @@ func runTests(t *testing.T, m *Machine, program, run string, env ...string) {
 		if strings.HasPrefix(line, "--- SKIP") {
 			t.Errorf("skipped in the machine: %s", line)
 		}
-		if strings.HasPrefix(strings.TrimSpace(line), "--- PASS") || strings.Contains(line, "Services:") {
+		if strings.HasPrefix(strings.TrimSpace(line), "--- PASS") || strings.Contains(line, "Services:") || strings.Contains(line, "Times:") {
 			t.Log(strings.TrimRight(line, "\n"))
 		}
 	}

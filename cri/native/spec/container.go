@@ -68,7 +68,7 @@ func Container(in ContainerInput) (*specs.Spec, error) {
 			NoNewPrivileges: sec.GetNoNewPrivs(),
 			User:            specs.User{UID: in.User.UID, GID: in.User.GID, AdditionalGids: in.User.Additional},
 		},
-		Annotations: sandboxAnnotations(in.SandboxID, in.SandboxConfig),
+		Annotations: h.annotations(in.SandboxID, in.SandboxConfig),
 		Linux: &specs.Linux{
 			CgroupsPath: h.CgroupsPath(in.SandboxConfig.GetLinux().GetCgroupParent(), in.ID),
 			Resources:   h.Resources(c.GetLinux().GetResources()),

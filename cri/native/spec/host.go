@@ -53,8 +53,11 @@ const (
 	AnnotationContainer   = "io.kubernetes.cri.container-name"
 	AnnotationImage       = "io.kubernetes.cri.image-name"
 	AnnotationGroup       = "io.containerd.runc.v2.group"
-	TypeSandbox           = "sandbox"
-	TypeContainer         = "container"
+	// AnnotationSubgroup, empty, keeps crun from nesting a cgroup in the scope that systemd makes. Limits and usage are
+	// looked for in the scope, where runc has them.
+	AnnotationSubgroup = "run.oci.systemd.subgroup"
+	TypeSandbox        = "sandbox"
+	TypeContainer      = "container"
 )
 
 // defaultCapabilities are what a container has unless told otherwise: Docker's and containerd's set.

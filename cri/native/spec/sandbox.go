@@ -45,7 +45,7 @@ func Sandbox(in SandboxInput) (*specs.Spec, error) {
 			Cwd: "/", Args: in.Command, Env: in.Env, NoNewPrivileges: true,
 			User: specs.User{UID: in.UID, GID: in.GID}, Capabilities: &specs.LinuxCapabilities{},
 		},
-		Annotations: sandboxAnnotations(in.ID, c),
+		Annotations: h.annotations(in.ID, c),
 		Linux: &specs.Linux{
 			CgroupsPath:   h.CgroupsPath(c.GetLinux().GetCgroupParent(), in.ID),
 			MaskedPaths:   sandboxMasked,
@@ -117,13 +117,17 @@ func Sandbox(in SandboxInput) (*specs.Spec, error) {
 	return s, nil
 }
 
-func sandboxAnnotations(id string, c *runtimeapi.PodSandboxConfig) map[string]string {
-	return map[string]string{
+func (h *Host) annotations(id string, c *runtimeapi.PodSandboxConfig) map[string]string {
+	out := map[string]string{
 		AnnotationSandboxID:   id,
 		AnnotationSandboxName: c.GetMetadata().GetName(),
 		AnnotationNamespace:   c.GetMetadata().GetNamespace(),
 		AnnotationUID:         c.GetMetadata().GetUid(),
 	}
+	if h.SystemdCgroup {
+		out[AnnotationSubgroup] = ""
+	}
+	return out
 }
 
 var (

@@ -307,6 +307,18 @@ func TestCgroupsPath(t *testing.T) {
 	}
 }
 
+func TestScopesHoldNoCgroupOfCruns(t *testing.T) {
+	for _, systemd := range []bool{false, true} {
+		s, err := Container(input(func(in *ContainerInput) { in.Host = testHost(func(h *Host) { h.SystemdCgroup = systemd }) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, set := s.Annotations["run.oci.systemd.subgroup"]; v != "" || set != systemd {
+			t.Errorf("systemd %v: %q, %v", systemd, v, set)
+		}
+	}
+}
+
 func TestNamespaces(t *testing.T) {
 	paths := func(s *specs.Spec) string {
 		var out []string

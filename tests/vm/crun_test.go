@@ -1,0 +1,43 @@
+package vm
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// What of the native runtime's tests depends on the OCI runtime or on cgroups; TestOCIRuntimes has both runtimes anyway.
+const runtimeTests = "^(TestOCIRuntimes|TestLifeOfAPod|TestContainersThatCannotStart|TestSecurityContext|TestNamespacesAndMounts|" +
+	"TestStopSignalsAndGrace|TestOOMAndUpdate|TestExecGivenUpWhileStarting|TestEvents|TestManyAtOnceLeakNothing|TestRestartKeepsEverything|TestHalfMadeIsUndone|" +
+	"TestContainerdKilled|TestPauseKilled|TestPauseFollows|TestRestartBeforePause|TestPinsGone|TestExecStreams|TestAttachStreams)$"
+
+// The native runtime with crun, which refuses the cgroups of many development hosts, and with runc beside it, on cgroup v2,
+// with both cgroup drivers; and what each takes. It takes minutes in the slow machine: REEVE_LONG=1.
+func TestNativeRuntimeOnCgroupV2(t *testing.T) {
+	if os.Getenv("REEVE_LONG") != "1" {
+		t.Skip("takes minutes: REEVE_LONG=1 runs it")
+	}
+	m := machine(t)
+	t.Log(sh(t, m, "modprobe overlay; crun --version; runc --version; containerd --version"))
+	only := os.Getenv("REEVE_VM_RUNTIME_TESTS")
+	if only == "" {
+		only = runtimeTests
+	}
+	for _, tc := range []struct {
+		handler, driver, run string
+	}{
+		{"crun", "cgroupfs", only},
+		{"crun", "systemd", only},
+		{"runc", "cgroupfs", only},
+		{"runc", "systemd", only},
+		{"both", "cgroupfs", "^TestOCIRuntimesInTurns$"},
+	} {
+		t.Run(tc.handler+"/"+tc.driver, func(t *testing.T) {
+			env := []string{"REEVE_PARTS=/payload/parts", "REEVE_TEST_HANDLER=" + strings.TrimPrefix(tc.handler, "both"), "REEVE_TEST_CGROUP_DRIVER=" + tc.driver, "REEVE_ROUNDS=10"}
+			if tc.driver == "systemd" {
+				env = append(env, "REEVE_KEEP_RUN=1")
+			}
+			runTests(t, m, "/payload/native.test", tc.run, env...)
+		})
+	}
+}
