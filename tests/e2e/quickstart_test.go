@@ -97,7 +97,7 @@ func hostState(t *testing.T) map[string][]string {
 	command("IPv4 rules", noCounters, "iptables-save")
 	command("IPv4 chains", func(l string) bool { return strings.HasPrefix(l, ":KUBE") || strings.HasPrefix(l, ":REEVE") }, "iptables-save")
 	command("IPv6 rules", noCounters, "ip6tables-save")
-	command("processes", func(l string) bool { return !strings.Contains(l, "ps -eo") }, "sh", "-c", "ps -eo args | grep -v '^\\[' | sort")
+	command("processes", func(l string) bool { return !strings.HasPrefix(l, "[") && l != "ps -eo args" }, "ps", "-eo", "args")
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)

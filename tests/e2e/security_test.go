@@ -116,7 +116,7 @@ spec:
 				return err
 			}
 			if !d.Type().IsRegular() {
-				if d.IsDir() && (d.Name() == "etcd" || d.Name() == "containerd" || d.Name() == "bin" || d.Name() == "images" || d.Name() == "netns") {
+				if d.IsDir() && (d.Name() == "etcd" || d.Name() == "containerd" || d.Name() == "bin" || d.Name() == "images" || d.Name() == "netns" || d.Name() == "ns") {
 					return fs.SkipDir
 				}
 				return nil

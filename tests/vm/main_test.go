@@ -73,9 +73,10 @@ func bootShared(parts string) (*Machine, error) {
 		}
 	}
 	for name, pkg := range programs {
-		files[name] = filepath.Join(dir, name)
+		program := filepath.Join(dir, name)
+		files[name] = program
 		wg.Go(func() {
-			cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", files[name], "github.com/reevehq/reeve/"+pkg)
+			cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", program, "github.com/reevehq/reeve/"+pkg)
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				errs <- fmt.Errorf("build the tests of %s: %w: %s", pkg, err, out)
