@@ -50,7 +50,8 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	}
 	code, err := r.exec(ectx, execRequest{container: id, cmd: cmd, stdout: &out, stderr: &errOut})
 	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		// containerd may be the one to notice, and says so in an error of its own.
+		if (errors.Is(err, context.DeadlineExceeded) || ectx.Err() != nil) && ctx.Err() == nil {
 			return nil, nil, cri.ExecTimeout(cmd, timeout)
 		}
 		return nil, nil, toStatus(err)
