@@ -86,7 +86,7 @@ func TestExecStreams(t *testing.T) {
 				t.Errorf("exit code: %v", err)
 			}
 			err = exec(proto, &runtimeapi.ExecRequest{Cmd: []string{"/no/such"}, Stdout: true}, remotecommand.StreamOptions{Stdout: io.Discard})
-			if err == nil || !strings.Contains(err.Error(), "no such file") {
+			if err == nil || !strings.Contains(strings.ToLower(err.Error()), "no such file") {
 				t.Errorf("unknown command: %v", err)
 			}
 			sizes := make(sizeQueue, 1)

@@ -8,8 +8,8 @@ import (
 
 // What of the native runtime's tests depends on the OCI runtime or on cgroups; TestOCIRuntimes has both runtimes anyway.
 const runtimeTests = "^(TestOCIRuntimes|TestLifeOfAPod|TestContainersThatCannotStart|TestSecurityContext|TestNamespacesAndMounts|" +
-	"TestStopSignalsAndGrace|TestOOMAndUpdate|TestExecGivenUpWhileStarting|TestEvents|TestManyAtOnceLeakNothing|TestRestartKeepsEverything|TestHalfMadeIsUndone|" +
-	"TestContainerdKilled|TestPauseKilled|TestPauseFollows|TestRestartBeforePause|TestPinsGone|TestExecStreams|TestAttachStreams)$"
+	"TestStopSignalsAndGrace|TestOOMAndUpdate|TestExecGivenUpWhileStarting|TestEvents|TestManyAtOnceLeakNothing|" +
+	"TestRestartKeepsEverything|TestPauseFollows|TestExecStreams|TestAttachStreams)$"
 
 // The native runtime with crun, which refuses the cgroups of many development hosts, and with runc beside it, on cgroup v2,
 // with both cgroup drivers; and what each takes. It takes minutes in the slow machine: REEVE_LONG=1.
