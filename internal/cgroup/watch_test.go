@@ -20,10 +20,7 @@ func testCgroup(t *testing.T, h *Host) string {
 	path := fmt.Sprintf("/reeve-watch-%d", os.Getpid())
 	dir := h.Dir("memory", path)
 	if dir == "" || os.Geteuid() != 0 {
-		if os.Getenv("REEVE_CI") == "1" {
-			t.Fatal("needs root and a memory cgroup hierarchy")
-		}
-		t.Skip("needs root and a memory cgroup hierarchy")
+		skip(t, "needs root and a memory cgroup hierarchy")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -48,10 +45,19 @@ func fill(t *testing.T, h *Host, path string, mib int) string {
 	return file
 }
 
+// skip is testenv.Skip, which this package cannot import: testenv needs it.
+func skip(t *testing.T, reason string) {
+	t.Helper()
+	if os.Getenv("REEVE_CI") == "1" {
+		t.Fatalf("cannot run in CI: %s", reason)
+	}
+	t.Skip(reason)
+}
+
 func TestMemoryThresholdWakes(t *testing.T) {
 	h, err := Detect()
 	if err != nil {
-		t.Skip(err)
+		skip(t, err.Error())
 	}
 	if h.Unified {
 		t.Skip("cgroup v2 has no thresholds; pressure and events are tested beside this")
@@ -113,13 +119,13 @@ func TestPressureAndEventsOfV2(t *testing.T) {
 // TestPressureTriggerWakes makes a process of a small cgroup read its file again and again, more than fits.
 func TestPressureTriggerWakes(t *testing.T) {
 	if f, err := os.OpenFile(systemPressure, os.O_RDWR, 0); err != nil {
-		t.Skipf("the kernel has no pressure triggers: %v", err)
+		skip(t, "the kernel has no pressure triggers: "+err.Error())
 	} else {
 		f.Close()
 	}
 	h, err := Detect()
 	if err != nil || h.V1["memory"] == "" && !h.Unified {
-		t.Skip("needs a memory cgroup")
+		skip(t, "needs a memory cgroup")
 	}
 	path := testCgroup(t, h)
 	limit := "memory.limit_in_bytes"
