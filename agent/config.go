@@ -31,6 +31,11 @@ type Config struct {
 	Client     kubernetes.Interface
 	RESTConfig *rest.Config
 
+	// EventRecordQPS and EventBurst bound the events that are sent in a second (default 50 and 100; a negative
+	// EventRecordQPS: no bound).
+	EventRecordQPS int
+	EventBurst     int
+
 	// NodeName is the name of the Node object. Required. Hostname defaults to it.
 	NodeName string
 	Hostname string
@@ -201,6 +206,8 @@ func (c *Config) SetDefaults() {
 	if !c.HealthzBindAddress.IsValid() {
 		c.HealthzBindAddress = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
+	num(&c.EventRecordQPS, 50)
+	num(&c.EventBurst, 100)
 	num(&c.MaxPods, 110)
 	dur(&c.NodeLeaseDuration, 40*time.Second)
 	dur(&c.NodeStatusUpdateFrequency, 10*time.Second)
@@ -252,6 +259,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxPods < 0 {
 		bad("maxPods", "%d is negative", c.MaxPods)
+	}
+	if c.EventBurst < 0 {
+		bad("eventBurst", "%d is negative", c.EventBurst)
 	}
 	if c.ImageGCHighThresholdPercent < 0 || c.ImageGCHighThresholdPercent > 100 {
 		bad("imageGCHighThresholdPercent", "%d is not within 0..100", c.ImageGCHighThresholdPercent)

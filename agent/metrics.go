@@ -79,6 +79,7 @@ func configz(c *Config) map[string]any {
 		"enforceNodeAllocatable": c.EnforceNodeAllocatable, "kubeReserved": c.KubeReserved, "systemReserved": c.SystemReserved,
 		"syncFrequency": c.SyncFrequency.String(), "nodeStatusUpdateFrequency": c.NodeStatusUpdateFrequency.String(),
 		"nodeStatusReportFrequency": c.NodeStatusReportFrequency.String(), "nodeLeaseDurationSeconds": int(c.NodeLeaseDuration.Seconds()),
+		"eventRecordQPS": max(c.EventRecordQPS, 0), "eventBurst": c.EventBurst,
 		"serializeImagePulls": c.SerializeImagePulls, "maxParallelImagePulls": c.MaxParallelImagePulls,
 		"imageGCHighThresholdPercent": c.ImageGCHighThresholdPercent, "imageGCLowThresholdPercent": c.ImageGCLowThresholdPercent,
 		"imageMinimumGCAge": c.ImageMinimumGCAge.String(), "containerLogMaxFiles": c.ContainerLogMaxFiles,

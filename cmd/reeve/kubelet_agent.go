@@ -52,6 +52,10 @@ func kubeletAgent(c *kubeletconfig.Loaded, n *nodeOptions) agent.Config {
 		ImageMinimumGCAge: c.ImageMinimumGCAge.Duration, ImageMaximumGCAge: c.ImageMaximumGCAge.Duration,
 		ContainerLogMaxSizeBytes: logSize.Value(), ContainerLogMaxFiles: int(*c.ContainerLogMaxFiles),
 		AllowedUnsafeSysctls: c.AllowedUnsafeSysctls, SeccompDefault: c.SeccompDefault != nil && *c.SeccompDefault,
+		EventRecordQPS: int(*c.EventRecordQPS), EventBurst: int(c.EventBurst),
+	}
+	if cfg.EventRecordQPS == 0 {
+		cfg.EventRecordQPS = -1 // KubeletConfiguration's word for no limit
 	}
 	off := func(enabled *bool) bool { return enabled != nil && !*enabled }
 	cfg.NoDebuggingHandlers, cfg.NoSystemLogHandler = off(c.EnableDebuggingHandlers), off(c.EnableSystemLogHandler)

@@ -39,8 +39,7 @@ var Fields = dropin.Table{
 
 	// The API server
 	{Path: "kubeAPIQPS", Support: works}, {Path: "kubeAPIBurst", Support: works}, {Path: "contentType", Support: works},
-	{Path: "eventRecordQPS", Support: missing, Note: "events have a limit of their own: 20 a second", Neutral: []string{"50", "5"}},
-	{Path: "eventBurst", Support: missing, Note: "always 20", Neutral: []string{"100", "10"}},
+	{Path: "eventRecordQPS", Support: works, Note: "default 50; 0 is no limit"}, {Path: "eventBurst", Support: works, Note: "default 100"},
 	{Path: "registerNode", Support: works}, {Path: "registerWithTaints", Support: works}, {Path: "providerID", Support: works},
 	{Path: "nodeStatusUpdateFrequency", Support: works}, {Path: "nodeStatusReportFrequency", Support: works},
 	{Path: "nodeLeaseDurationSeconds", Support: works},

@@ -134,6 +134,10 @@ func setDefaults(c *kubelet.KubeletConfiguration) {
 		c.KubeAPIQPS = ptr.To[int32](50)
 	}
 	num(&c.KubeAPIBurst, 100)
+	if c.EventRecordQPS == nil {
+		c.EventRecordQPS = ptr.To[int32](50)
+	}
+	num(&c.EventBurst, 100)
 	def(&c.ContentType, "application/vnd.kubernetes.protobuf")
 	if c.RegisterNode == nil {
 		c.RegisterNode = ptr.To(true)

@@ -99,7 +99,7 @@ func validate(c *kubelet.KubeletConfiguration) error {
 	if c.SerializeImagePulls != nil && *c.SerializeImagePulls && c.MaxParallelImagePulls != nil && *c.MaxParallelImagePulls > 1 {
 		bad("maxParallelImagePulls", "%d needs serializeImagePulls: false", *c.MaxParallelImagePulls)
 	}
-	for field, n := range map[string]int32{"maxPods": c.MaxPods, "podsPerCore": c.PodsPerCore, "kubeAPIQPS": *c.KubeAPIQPS, "kubeAPIBurst": c.KubeAPIBurst, "evictionMaxPodGracePeriod": c.EvictionMaxPodGracePeriod, "nodeLeaseDurationSeconds": c.NodeLeaseDurationSeconds} {
+	for field, n := range map[string]int32{"maxPods": c.MaxPods, "podsPerCore": c.PodsPerCore, "kubeAPIQPS": *c.KubeAPIQPS, "kubeAPIBurst": c.KubeAPIBurst, "eventRecordQPS": *c.EventRecordQPS, "eventBurst": c.EventBurst, "evictionMaxPodGracePeriod": c.EvictionMaxPodGracePeriod, "nodeLeaseDurationSeconds": c.NodeLeaseDurationSeconds} {
 		if n < 0 {
 			bad(field, "%d is negative", n)
 		}
