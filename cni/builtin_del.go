@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -63,20 +64,18 @@ func (b *Builtin) forget(sandboxID string) {
 // GC removes the records, addresses, links, host ports and namespaces of every sandbox that is not in keep, except of
 // those that this process began to set up in the last two minutes. It also heals flushed rules.
 func (b *Builtin) GC(ctx context.Context, keepSandboxIDs []string) error {
-	keep := make(map[string]bool, len(keepSandboxIDs))
-	for _, id := range keepSandboxIDs {
-		keep[id] = true
+	// What there is comes first, and then who may keep it: what is begun meanwhile is not there, or is fresh.
+	spaces, err := netns.List(b.cfg.NetNSDir)
+	if err != nil {
+		return err
+	}
+	links, err := vethNames()
+	if err != nil {
+		return err
 	}
 	var leaked []string
-	links := map[string]bool{}
 	b.mu.Lock()
-	for id, at := range b.fresh {
-		if time.Since(at) < gcGrace {
-			keep[id] = true
-		} else {
-			delete(b.fresh, id)
-		}
-	}
+	keep := keepFresh(keepSandboxIDs, b.fresh)
 	for id := range b.records {
 		if !keep[id] {
 			leaked = append(leaked, id)
@@ -91,26 +90,39 @@ func (b *Builtin) GC(ctx context.Context, keepSandboxIDs []string) error {
 		}
 		b.log.Info("Collected a leaked pod network", logkey.SandboxID, id)
 	}
-	errs = append(errs, gcNamespaces(b.cfg.NetNSDir, keep))
-	for id := range keep {
-		links[b.hostLink(id)] = true
-	}
-	errs = append(errs, b.gcLinks(links))
+	errs = append(errs, gcNamespaces(spaces, keep), b.gcLinks(links, keep))
 	if b.Status(ctx) == nil {
 		errs = append(errs, b.EnsureRules(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// gcLinks deletes veths with our prefix and name length that belong to none of keep.
-func (b *Builtin) gcLinks(keep map[string]bool) error {
-	names, err := vethNames()
-	if err != nil {
-		return err
+// keepFresh is the set of sandboxes that GC keeps: the named ones and those that this process began to set up within
+// gcGrace; older ones are forgotten. The caller holds the lock of fresh.
+func keepFresh(named []string, fresh map[string]time.Time) map[string]bool {
+	keep := make(map[string]bool, len(named)+len(fresh))
+	for _, id := range named {
+		keep[id] = true
+	}
+	for id, at := range fresh {
+		if time.Since(at) < gcGrace {
+			keep[id] = true
+		} else {
+			delete(fresh, id)
+		}
+	}
+	return keep
+}
+
+// gcLinks deletes the veths with our prefix and name length that belong to none of keep.
+func (b *Builtin) gcLinks(names []string, keep map[string]bool) error {
+	kept := make(map[string]bool, len(keep))
+	for id := range keep {
+		kept[b.hostLink(id)] = true
 	}
 	var errs []error
 	for _, name := range names {
-		if !strings.HasPrefix(name, b.cfg.LinkPrefix) || len(name) != len(b.hostLink("")) || keep[name] {
+		if !strings.HasPrefix(name, b.cfg.LinkPrefix) || len(name) != len(b.hostLink("")) || kept[name] {
 			continue
 		}
 		errs = append(errs, unplug(name))
@@ -119,14 +131,10 @@ func (b *Builtin) gcLinks(keep map[string]bool) error {
 }
 
 // gcNamespaces removes the namespaces whose sandbox is not in keep.
-func gcNamespaces(dir string, keep map[string]bool) error {
-	paths, err := netns.List(dir)
-	if err != nil {
-		return err
-	}
+func gcNamespaces(paths []string, keep map[string]bool) error {
 	var errs []error
 	for _, path := range paths {
-		if !keep[path[strings.LastIndexByte(path, '/')+1:]] {
+		if !keep[filepath.Base(path)] {
 			errs = append(errs, netns.Remove(path))
 		}
 	}

@@ -62,6 +62,8 @@ type Conflist struct {
 	stop context.CancelFunc
 	done chan struct{}
 
+	adding sync.RWMutex // held for reading by each ADD; see gcPlugins
+
 	mu      sync.Mutex
 	list    *libcni.NetworkConfigList // nil until one loads
 	loadErr error                     // why it is nil, or why the newest file was passed over

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/reevehq/reeve/cni/netns"
 	"github.com/reevehq/reeve/internal/podnet"
 )
 
@@ -32,6 +33,8 @@ func (c *Conflist) Add(ctx context.Context, req podnet.Request) (podnet.Result, 
 		return fail(err)
 	}
 	c.touch(req.SandboxID)
+	c.adding.RLock()
+	defer c.adding.RUnlock()
 	addCtx, cancel := context.WithTimeout(ctx, addTimeout)
 	defer cancel()
 	res, err := c.cni.AddNetworkList(addCtx, list, rt)
@@ -155,43 +158,58 @@ func (c *Conflist) Status(ctx context.Context) error {
 // GC runs DEL for cached attachments of sandboxes that are not in keep (except fresh ones), the plugins' own GC where the
 // list is of specification 1.1.0, and removes their namespaces.
 func (c *Conflist) GC(ctx context.Context, keepSandboxIDs []string) error {
-	keep := make(map[string]bool, len(keepSandboxIDs))
-	for _, id := range keepSandboxIDs {
-		keep[id] = true
-	}
-	c.mu.Lock()
-	for id, at := range c.fresh {
-		if time.Since(at) < gcGrace {
-			keep[id] = true
-		} else {
-			delete(c.fresh, id)
-		}
-	}
-	list := c.list
-	c.mu.Unlock()
-
-	var errs []error
+	// What there is comes first, and then who may keep it: what is begun meanwhile is not there, or is fresh.
 	attached, err := c.cni.GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("collect leaked pod networks: %w", err)
 	}
+	spaces, err := netns.List(c.cfg.NetNSDir)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	keep := keepFresh(keepSandboxIDs, c.fresh)
+	c.mu.Unlock()
+	var errs []error
+	for _, a := range attached {
+		if !keep[a.ContainerID] {
+			errs = append(errs, c.Del(ctx, podnet.Request{SandboxID: a.ContainerID, NetNS: a.NetNS}))
+		}
+	}
+	errs = append(errs, c.gcPlugins(ctx, keepSandboxIDs), gcNamespaces(spaces, keep))
+	return errors.Join(errs...)
+}
+
+// gcPlugins runs the plugins' own GC. They, and libcni for them, take away what they are not told of, so also what an ADD is
+// making: it waits for a look at which nothing is being added, and ADDs wait for it.
+func (c *Conflist) gcPlugins(ctx context.Context, keepSandboxIDs []string) error {
+	list, err := c.network()
+	if err != nil {
+		return nil // whose plugins is not known
+	}
+	if knows, err := version.GreaterThanOrEqualTo(list.CNIVersion, "1.1.0"); err != nil || !knows || !c.adding.TryLock() {
+		return nil
+	}
+	defer c.adding.Unlock()
+	attached, err := c.cni.GetCachedAttachments("")
+	if err != nil {
+		return fmt.Errorf("run CNI GC of network %q: %w", list.Name, err)
+	}
+	c.mu.Lock()
+	keep := keepFresh(keepSandboxIDs, c.fresh)
+	c.mu.Unlock()
 	var valid []types.GCAttachment
 	for _, a := range attached {
 		if keep[a.ContainerID] {
 			valid = append(valid, types.GCAttachment{ContainerID: a.ContainerID, IfName: a.IfName})
-			continue
-		}
-		errs = append(errs, c.Del(ctx, podnet.Request{SandboxID: a.ContainerID, NetNS: a.NetNS}))
-	}
-	if list != nil {
-		gcCtx, cancel := context.WithTimeout(ctx, delTimeout)
-		defer cancel()
-		if err := c.cni.GCNetworkList(gcCtx, list, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
-			errs = append(errs, fmt.Errorf("run CNI GC of network %q: %w", list.Name, err))
 		}
 	}
-	errs = append(errs, gcNamespaces(c.cfg.NetNSDir, keep))
-	return errors.Join(errs...)
+	ctx, cancel := context.WithTimeout(ctx, delTimeout)
+	defer cancel()
+	if err := c.cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
+		return fmt.Errorf("run CNI GC of network %q: %w", list.Name, err)
+	}
+	return nil
 }
 
 // runtimeConf is the request in the words of the CNI conventions: CNI_ARGS and capability arguments, which libcni hands
