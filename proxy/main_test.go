@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,6 +49,7 @@ func newWorld(t testing.TB, pods int, flavor string) *world {
 		testns.NeedBinary(t, "iptables-"+flavor)
 	}
 	w := &world{t: t, flavor: flavor, api: newWorldAPI()}
+	forgetConnections(t)
 	w.outside = testns.NewHost(t, "outside")
 	testns.Sh(t, `ip link add up0 type veth peer name eth0 netns outside && ip addr add 192.0.2.1/24 dev up0 && ip link set up0 up &&
 		ip -n outside addr add 192.0.2.2/24 dev eth0 && ip -n outside link set eth0 up && ip route add default via 192.0.2.2 &&
@@ -64,6 +66,16 @@ func newWorld(t testing.TB, pods int, flavor string) *world {
 		w.pods, w.ips = append(w.pods, p), append(w.ips, ip)
 	}
 	return w
+}
+
+// forgetConnections lets the node begin without the connections that an earlier test's clients, of the same addresses, left:
+// one tried while rules were flushed is remembered untranslated for two minutes, one whose ends went with their namespaces as
+// established for days, and who by chance has its source port would go where it went.
+func forgetConnections(t testing.TB) {
+	t.Helper()
+	if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) config() Config {
