@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -217,8 +218,22 @@ func TestFlowsLiveThroughKillsAndFlushes(t *testing.T) {
 		}
 		for _, flush := range flushes {
 			testns.Sh(t, "%s", flush)
+			// One that is first tried now gets through once the rules are back, without being tried anew.
+			tried := make(chan error, 1)
+			go func() {
+				_, err := w.pods[3].AskFrom("tcp", netip.Addr{}, netip.MustParseAddrPort(clusterIP+":80"), time.Minute)
+				tried <- err
+			}()
+			datagrams, err := w.pods[3].Dial("udp", clusterIP+":53")
+			if err != nil {
+				t.Fatal(err)
+			}
 			live("after " + flush)
-			testns.Eventually(t, "new connections after "+flush, func() bool { _, err := w.pods[3].Ask("tcp", clusterIP+":80"); return err == nil })
+			testns.Eventually(t, "an answer to datagrams since "+flush, func() bool { _, err := testns.Talk(datagrams); return err == nil })
+			datagrams.Close()
+			if err := <-tried; err != nil {
+				t.Errorf("a connection tried at once after %s: %v", flush, err)
+			}
 			live("healed after " + flush)
 		}
 		// kill -9: the process's state is gone and its rules are not; a change came meanwhile.

@@ -28,6 +28,7 @@ type loop struct {
 	tally    *tally                      // of planned
 	lost     map[plan.Name]string        // what has been said of claims that others have
 	needFull []bool                      // by backend: nothing can be presumed of the kernel
+	missing  []bool                      // by backend: rules were, or may have been, missing for a while
 	node     nodeFacts
 	settled  bool          // the first programming of all families is done, and what follows it
 	leftover bool          // another mode still carries connections
@@ -51,8 +52,11 @@ func (l *loop) run(ctx context.Context) {
 	l.planned = map[plan.Name]*plan.Planned{}
 	l.claims, l.tally, l.lost = plan.NewClaims(), newTally(), map[plan.Name]string{}
 	l.pending = map[plan.Name]pendingChange{}
-	l.needFull = make([]bool, len(l.backends))
+	l.needFull, l.missing = make([]bool, len(l.backends)), make([]bool, len(l.backends))
 	l.presumeNothing()
+	for i := range l.missing {
+		l.missing[i] = true // before the proxy was started
+	}
 
 	resync := time.NewTicker(l.cfg.SyncPeriod)
 	defer resync.Stop()
@@ -158,11 +162,13 @@ func (l *loop) intact(ctx context.Context) bool {
 			switch {
 			case err != nil && ctx.Err() == nil:
 				l.cfg.Logger.Warn("Failed to mend what another program changed, writing all anew", logkey.IPFamily, int(b.Family()), logkey.Err, err)
-				l.needFull[i] = true
+				l.needFull[i], l.missing[i] = true, true
 				ok = false
 			case mended != "":
 				l.metrics.healed(b.Family())
 				l.cfg.Logger.Warn("Mended what another program changed", logkey.IPFamily, int(b.Family()), "mended", mended, logkey.Duration, time.Since(start))
+				l.missing[i] = true
+				l.forgetUntranslated(i, b)
 			}
 			continue
 		}
@@ -174,7 +180,7 @@ func (l *loop) intact(ctx context.Context) bool {
 		if !intact {
 			l.metrics.healed(b.Family())
 			l.cfg.Logger.Warn("Found the proxy's rules flushed by another program, writing them again", logkey.IPFamily, int(b.Family()))
-			l.needFull[i] = true
+			l.needFull[i], l.missing[i] = true, true
 			ok = false
 		}
 	}
@@ -319,6 +325,9 @@ func (l *loop) apply(ctx context.Context, i int, be backend) bool {
 	}
 	l.needFull[i] = false
 	took := time.Since(start)
+	if l.missing[i] {
+		l.forgetUntranslated(i, be)
+	}
 	if full {
 		for name, err := range be.Rejected() {
 			l.cfg.Logger.Error("Left out a Service that the kernel's rules cannot express", logkey.Service, name.String(), logkey.Err, err)
@@ -334,6 +343,20 @@ func (l *loop) apply(ctx context.Context, i int, be backend) bool {
 	return true
 }
 
+// forgetUntranslated deletes the conntrack entries of what was first sent to a Service while its rules were missing, so that
+// the next packet of it is translated. In mode ipvs it is the kernel's IPVS that translates, which conntrack does not show.
+func (l *loop) forgetUntranslated(i int, be backend) {
+	l.missing[i] = false
+	if l.cfg.Mode == ModeIPVS {
+		return
+	}
+	var index conntrack.Index
+	for _, p := range l.planned {
+		index.AddServed(be.Family(), p)
+	}
+	l.clean(&index, be.Family())
+}
+
 // forgetFlows deletes the conntrack entries that the pending changes made stale. Failing is no reason to program again;
 // the next change of the Service would try anew.
 func (l *loop) forgetFlows() {
@@ -345,13 +368,16 @@ func (l *loop) forgetFlows() {
 				stale = true
 			}
 		}
-		if !stale {
-			continue
+		if stale {
+			l.clean(&index, be.Family())
 		}
-		n, err := index.Clean(be.Family())
-		l.metrics.flowsDeleted(be.Family(), n)
-		if err != nil {
-			l.cfg.Logger.Warn("Failed to forget stale flows", logkey.IPFamily, int(be.Family()), logkey.Err, err)
-		}
+	}
+}
+
+func (l *loop) clean(index *conntrack.Index, family plan.Family) {
+	n, err := index.Clean(family)
+	l.metrics.flowsDeleted(family, n)
+	if err != nil {
+		l.cfg.Logger.Warn("Failed to forget stale flows", logkey.IPFamily, int(family), logkey.Err, err)
 	}
 }

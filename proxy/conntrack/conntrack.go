@@ -17,12 +17,15 @@ type Flow struct {
 	Protocol      uint8
 	Destination   netip.AddrPort
 	AnswersSource netip.AddrPort
+	// Established is a TCP connection that got an answer. Such ones are never stale.
+	Established bool
 }
 
 // Index knows the destinations of changed Services and what may serve each.
 type Index struct {
 	allowed   map[frontend]map[netip.AddrPort]bool
 	nodePorts map[frontend]map[netip.AddrPort]bool // with no address
+	served    map[frontend]bool                    // node ports with no address
 }
 
 type frontend struct {
@@ -36,7 +39,7 @@ func (x *Index) Add(family plan.Family, before, after *plan.Planned) bool {
 	if x.allowed == nil {
 		x.allowed, x.nodePorts = map[frontend]map[netip.AddrPort]bool{}, map[frontend]map[netip.AddrPort]bool{}
 	}
-	was, is := portsOf(family, before), portsOf(family, after)
+	was, is := portsOf(family, before, datagram), portsOf(family, after, datagram)
 	stale := false
 	for front, b := range was {
 		a, still := is[front]
@@ -58,6 +61,20 @@ func (x *Index) Add(family plan.Family, before, after *plan.Planned) bool {
 	return stale
 }
 
+// AddServed notes that a Service's rules were missing for a while and are there again. What was first sent meanwhile, a TCP
+// connection's beginning too, the kernel remembers untranslated, and sends all that follows after it: each repetition of a
+// SYN, each further datagram.
+func (x *Index) AddServed(family plan.Family, p *plan.Planned) {
+	if x.served == nil {
+		x.served = map[frontend]bool{}
+	}
+	for front, s := range portsOf(family, p, protocol) {
+		if len(s.endpoints) > 0 {
+			x.served[front] = true
+		}
+	}
+}
+
 func (x *Index) put(f frontend, endpoints map[netip.AddrPort]bool) {
 	in := x.allowed
 	if !f.at.Addr().IsValid() {
@@ -73,6 +90,13 @@ func (x *Index) put(f frontend, endpoints map[netip.AddrPort]bool) {
 
 // Stale reports that a flow goes where nothing serves it any more. isLocal tells the node's own addresses.
 func (x *Index) Stale(f Flow, isLocal func(netip.Addr) bool) bool {
+	if f.Established {
+		return false
+	}
+	if f.AnswersSource == f.Destination && (x.served[frontend{f.Protocol, f.Destination}] ||
+		x.served[frontend{f.Protocol, netip.AddrPortFrom(netip.Addr{}, f.Destination.Port())}] && isLocal(f.Destination.Addr())) {
+		return true
+	}
 	if allowed, ok := x.allowed[frontend{f.Protocol, f.Destination}]; ok {
 		return !allowed[f.AnswersSource]
 	}
@@ -82,14 +106,14 @@ func (x *Index) Stale(f Flow, isLocal func(netip.Addr) bool) bool {
 
 type served struct{ endpoints map[netip.AddrPort]bool }
 
-func portsOf(family plan.Family, p *plan.Planned) map[frontend]served {
+func portsOf(family plan.Family, p *plan.Planned, number func(corev1.Protocol) (uint8, bool)) map[frontend]served {
 	out := map[frontend]served{}
 	if p == nil {
 		return out
 	}
 	for i := range p.Ports {
 		q := &p.Ports[i]
-		protocol, ok := datagram(q.ID.Protocol)
+		protocol, ok := number(q.ID.Protocol)
 		if !ok || q.ID.Family != family {
 			continue
 		}
@@ -109,8 +133,16 @@ func portsOf(family plan.Family, p *plan.Planned) map[frontend]served {
 	return out
 }
 
+// datagram numbers the protocols whose flows never end by themselves.
 func datagram(p corev1.Protocol) (uint8, bool) {
+	n, ok := protocol(p)
+	return n, ok && n != unix.IPPROTO_TCP
+}
+
+func protocol(p corev1.Protocol) (uint8, bool) {
 	switch p {
+	case corev1.ProtocolTCP:
+		return unix.IPPROTO_TCP, true
 	case corev1.ProtocolUDP:
 		return unix.IPPROTO_UDP, true
 	case corev1.ProtocolSCTP:
@@ -122,7 +154,7 @@ func datagram(p corev1.Protocol) (uint8, bool) {
 // Clean deletes the stale flows of one family and answers how many.
 func (x *Index) Clean(family plan.Family) (int, error) {
 	local := map[netip.Addr]bool{}
-	if len(x.nodePorts) > 0 {
+	if len(x.nodePorts)+len(x.served) > 0 {
 		addrs, err := net.InterfaceAddrs()
 		if err != nil {
 			return 0, fmt.Errorf("list the node's addresses: %w", err)
@@ -148,11 +180,20 @@ func (x *Index) Clean(family plan.Family) (int, error) {
 	return int(n), nil
 }
 
+// synSent is the kernel's TCP_CONNTRACK_SYN_SENT: nobody has answered yet.
+const synSent = 1
+
 type match func(Flow) bool
 
 // MatchConntrackFlow adapts match to netlink's filter.
 func (m match) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	if f.Forward.Protocol != unix.IPPROTO_UDP && f.Forward.Protocol != unix.IPPROTO_SCTP {
+	established := false
+	switch f.Forward.Protocol {
+	case unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
+	case unix.IPPROTO_TCP:
+		tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
+		established = !ok || tcp.State != synSent
+	default:
 		return false
 	}
 	dst, ok1 := netip.AddrFromSlice(f.Forward.DstIP)
@@ -161,5 +202,6 @@ func (m match) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		Protocol:      f.Forward.Protocol,
 		Destination:   netip.AddrPortFrom(dst.Unmap(), f.Forward.DstPort),
 		AnswersSource: netip.AddrPortFrom(src.Unmap(), f.Reverse.SrcPort),
+		Established:   established,
 	})
 }

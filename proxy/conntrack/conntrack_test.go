@@ -24,7 +24,7 @@ func planned(protocol corev1.Protocol, endpoints ...string) *plan.Planned {
 
 func TestStaleFlows(t *testing.T) {
 	udp := func(to, from string) Flow {
-		return Flow{unix.IPPROTO_UDP, netip.MustParseAddrPort(to), netip.MustParseAddrPort(from)}
+		return Flow{Protocol: unix.IPPROTO_UDP, Destination: netip.MustParseAddrPort(to), AnswersSource: netip.MustParseAddrPort(from)}
 	}
 	var (
 		toOne      = udp("10.96.0.50:53", "10.244.0.1:53")
@@ -34,7 +34,7 @@ func TestStaleFlows(t *testing.T) {
 		external   = udp("198.51.100.7:53", "10.244.0.1:53")
 		otherPort  = udp("10.96.0.50:54", "10.244.0.1:53")
 		otherHost  = udp("203.0.113.1:30053", "203.0.113.1:30053")
-		sctp       = Flow{unix.IPPROTO_SCTP, toOne.Destination, toOne.AnswersSource}
+		sctp       = Flow{Protocol: unix.IPPROTO_SCTP, Destination: toOne.Destination, AnswersSource: toOne.AnswersSource}
 		everything = []Flow{toOne, toTwo, nowhere, nodeOne, external, otherPort, otherHost, sctp}
 	)
 	const one, two = "10.244.0.1:53", "10.244.0.2:53"
@@ -72,5 +72,37 @@ func TestStaleFlows(t *testing.T) {
 		if six.Add(plan.IPv6, c.before, c.after) {
 			t.Errorf("%s: changes IPv6", c.name)
 		}
+	}
+}
+
+// What was first sent while rules were missing is forgotten when they are back, unless somebody answered or nothing serves.
+func TestFlowsThatMetNoRules(t *testing.T) {
+	var x Index
+	x.AddServed(plan.IPv4, planned("TCP", "10.244.0.1:53"))
+	x.AddServed(plan.IPv4, planned("UDP"))
+	for _, c := range []struct {
+		to, from    string
+		protocol    uint8
+		established bool
+		stale       bool
+	}{
+		{"10.96.0.50:53", "10.96.0.50:53", unix.IPPROTO_TCP, false, true},
+		{"198.51.100.7:53", "198.51.100.7:53", unix.IPPROTO_TCP, false, true},
+		{"192.0.2.1:30053", "192.0.2.1:30053", unix.IPPROTO_TCP, false, true},
+		{"203.0.113.1:30053", "203.0.113.1:30053", unix.IPPROTO_TCP, false, false}, // another host's
+		{"10.96.0.50:53", "10.96.0.50:53", unix.IPPROTO_TCP, true, false},
+		{"10.96.0.50:53", "10.244.0.9:53", unix.IPPROTO_TCP, false, false}, // on its way to a pod
+		{"10.96.0.50:53", "10.96.0.50:53", unix.IPPROTO_UDP, false, false}, // nothing serves
+		{"10.96.0.50:54", "10.96.0.50:54", unix.IPPROTO_TCP, false, false},
+	} {
+		f := Flow{Protocol: c.protocol, Destination: netip.MustParseAddrPort(c.to), AnswersSource: netip.MustParseAddrPort(c.from), Established: c.established}
+		if got := x.Stale(f, func(a netip.Addr) bool { return a.String() == "192.0.2.1" }); got != c.stale {
+			t.Errorf("%v is stale: %v", f, got)
+		}
+	}
+	x.AddServed(plan.IPv4, planned("UDP", "10.244.0.1:53"))
+	nowhere := netip.MustParseAddrPort("10.96.0.50:53")
+	if !x.Stale(Flow{Protocol: unix.IPPROTO_UDP, Destination: nowhere, AnswersSource: nowhere}, func(netip.Addr) bool { return false }) {
+		t.Error("a datagram that met no rules is kept")
 	}
 }
