@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/reevehq/reeve/agent/bootstrap"
 	"github.com/reevehq/reeve/dns"
 	"github.com/reevehq/reeve/internal/datadir"
+	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/supervise"
 	"github.com/reevehq/reeve/internal/version"
 	"github.com/reevehq/reeve/proxy"
@@ -133,8 +136,8 @@ func agentPreflight(o *nodeOptions) error {
 		}
 	}
 	var all error
-	for flag, a := range addresses {
-		all = errors.Join(all, needPort(flag, a))
+	for _, flag := range slices.Sorted(maps.Keys(addresses)) {
+		all = errors.Join(all, needPort(flag, addresses[flag]))
 	}
 	return all
 }
@@ -157,20 +160,11 @@ func runAgent(ctx context.Context, o *agentOptions) error {
 	if err := o.complete(dir); err != nil {
 		return badConfig(err)
 	}
-	release, err := dir.Hold("agent")
+	release, err := takeNode(dir, func() error { return agentPreflight(&o.Node) })
 	if err != nil {
-		return badConfig(err)
+		return err
 	}
 	defer release()
-	if err := agentPreflight(&o.Node); err != nil {
-		return err
-	}
-	if _, err := dir.CheckStamp(); err != nil {
-		return badConfig(err)
-	}
-	if err := dir.WriteStamp(); err != nil {
-		return err
-	}
 	if err := instanceOf(&o.Node).write(dir); err != nil {
 		return err
 	}
@@ -242,14 +236,7 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, p nodePla
 		return err
 	}
 	run, runCtx := errgroup.WithContext(ctx)
-	part := func(name string, f func(context.Context) error) {
-		run.Go(func() error {
-			if err := f(runCtx); err != nil && runCtx.Err() == nil {
-				return fmt.Errorf("run the %s: %w", name, err)
-			}
-			return nil
-		})
-	}
+	part := partsOf(runCtx, run)
 	rt.run(part)
 	if api.renew != nil {
 		part("credential", api.renew)
@@ -261,6 +248,18 @@ func startNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, p nodePla
 	notifier := systemd.NewNotifier(log)
 	context.AfterFunc(ctx, func() { notifier.Stopping("leaving the pods running") })
 	return run.Wait()
+}
+
+// partsOf answers what runs one part of a process in the group. What a part answers once ctx has ended is no error.
+func partsOf(ctx context.Context, run *errgroup.Group) func(name string, f func(context.Context) error) {
+	return func(name string, f func(context.Context) error) {
+		run.Go(func() error {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("run the %s: %w", name, err)
+			}
+			return nil
+		})
+	}
 }
 
 func (o *agentOptions) proxyConfig(log *slog.Logger, api *nodeAPI) proxy.Config {
@@ -299,7 +298,7 @@ func (o *agentOptions) agentConfig(log *slog.Logger, dir datadir.Dir, rt *nodeRu
 		NodeLabels: o.Node.NodeLabels, RegisterWithTaints: taints, Collectors: api.collectors,
 		OnPodCIDRs: rt.setPodCIDRs, NetworkChanged: rt.networkChanged,
 		OnReady: func() {
-			log.Info("Node is ready", "node", o.Node.NodeName)
+			log.Info("Node is ready", logkey.Node, o.Node.NodeName)
 			supervise.NotifyReady()
 			notifier.Ready("node is ready")
 		},

@@ -53,7 +53,9 @@ func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst ins
 		}
 	}
 
-	try("remove the Service rules", proxy.Cleanup(ctx, proxy.CleanupConfig{}))
+	if !inst.NoProxy {
+		try("remove the Service rules", proxy.Cleanup(ctx, proxy.CleanupConfig{}))
+	}
 	try("remove the cluster DNS address", dns.Cleanup(addrs(inst.ClusterDNS)))
 	if inst.Network == networkBuiltin {
 		cfg, err := builtinConfig(log, dir, inst.ClusterCIDR)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -59,7 +58,7 @@ func runCRI(ctx context.Context, dataDir, podCIDR string, logs *logOptions, o *n
 	if err != nil {
 		return badConfig(err)
 	}
-	o.ClusterCIDR = podCIDR
+	o.ClusterCIDR, o.ProxyMode = podCIDR, "none"
 	ranges, err := prefixes("--pod-cidr", podCIDR)
 	if err != nil {
 		return badConfig(err)
@@ -67,18 +66,11 @@ func runCRI(ctx context.Context, dataDir, podCIDR string, logs *logOptions, o *n
 	if err := o.completeRuntime(dir.Agent()); err != nil {
 		return badConfig(err)
 	}
-	// The agent's role: the two would fight over the same pods.
-	release, err := dir.Hold("agent")
+	release, err := takeNode(dir, nil)
 	if err != nil {
-		return badConfig(err)
-	}
-	defer release()
-	if _, err := dir.CheckStamp(); err != nil {
-		return badConfig(err)
-	}
-	if err := dir.WriteStamp(); err != nil {
 		return err
 	}
+	defer release()
 	if err := instanceOf(o).write(dir); err != nil {
 		return err
 	}
@@ -90,14 +82,7 @@ func runCRI(ctx context.Context, dataDir, podCIDR string, logs *logOptions, o *n
 	defer rt.close(log)
 	rt.setPodCIDRs(ranges)
 	run, runCtx := errgroup.WithContext(ctx)
-	rt.run(func(name string, f func(context.Context) error) {
-		run.Go(func() error {
-			if err := f(runCtx); err != nil && runCtx.Err() == nil {
-				return fmt.Errorf("run the %s: %w", name, err)
-			}
-			return nil
-		})
-	})
+	rt.run(partsOf(runCtx, run))
 	systemd.NewNotifier(log).Ready("serving CRI on " + o.CRISocket)
 	return run.Wait()
 }

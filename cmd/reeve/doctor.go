@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -68,10 +70,10 @@ func examine(dataDir string) []finding {
 	} else {
 		add("bad", "kernel", release, "5.4 or newer is needed")
 	}
-	for command, pkg := range hostPackages {
+	for _, command := range slices.Sorted(maps.Keys(hostPackages)) {
 		path, err := exec.LookPath(command)
 		if err != nil {
-			add("bad", command, "not in PATH", "apt-get install "+pkg)
+			add("bad", command, "not in PATH", "apt-get install "+hostPackages[command])
 			continue
 		}
 		add("ok", command, path, "")

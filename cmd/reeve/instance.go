@@ -25,6 +25,8 @@ type instance struct {
 	ClusterCIDR  string   `json:"clusterCIDR"`
 	ClusterDNS   []string `json:"clusterDNS"`
 	RemoteCRI    string   `json:"remoteCRI,omitempty"`
+	// NoProxy: no Service proxy of ours ever ran here, so that Service rules are another's.
+	NoProxy bool `json:"noProxy,omitempty"`
 }
 
 func instanceOf(o *nodeOptions) instance {
@@ -32,12 +34,17 @@ func instanceOf(o *nodeOptions) instance {
 		RootDir: o.RootDir, PodLogsDir: o.PodLogsDir, CgroupRoot: o.CgroupRoot, CgroupDriver: o.CgroupDriver,
 		Containerd: o.ContainerdAddress, Network: o.Network, CNIConfDir: o.CNIConfDir, CNIBinDirs: o.CNIBinDirs,
 		ClusterCIDR: o.ClusterCIDR, ClusterDNS: o.ClusterDNS, RemoteCRI: o.RuntimeEndpoint,
+		NoProxy: o.ProxyMode == "none",
 	}
 }
 
 func instanceFile(dir datadir.Dir) string { return filepath.Join(dir.Agent(), "instance.json") }
 
+// write records the instance. What an earlier one made may still be there.
 func (i instance) write(dir datadir.Dir) error {
+	if before, ran, err := readInstance(dir); err == nil && ran {
+		i.NoProxy = i.NoProxy && before.NoProxy
+	}
 	b, err := json.MarshalIndent(i, "", "  ")
 	if err != nil {
 		return err

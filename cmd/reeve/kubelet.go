@@ -26,6 +26,7 @@ import (
 	"github.com/reevehq/reeve/internal/datadir"
 	"github.com/reevehq/reeve/internal/dropin"
 	"github.com/reevehq/reeve/internal/dropin/kubeletconfig"
+	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/version"
 	"github.com/reevehq/reeve/systemd"
 )
@@ -33,29 +34,27 @@ import (
 // kubeletCommand is what runs under the name kubelet: the agent alone, with upstream's flags and configuration. No proxy,
 // no DNS and no network of reeve's own.
 func kubeletCommand() *cobra.Command {
+	return upstreamCommand("kubelet", "Run this host as a node, as upstream's kubelet would: reeve's agent alone",
+		"Run this host as a node, as upstream's kubelet would: reeve's agent alone, without proxy, DNS and network, configured\n"+
+			"by kubelet's flags and by KubeletConfiguration files. What it does not implement it names at start. Stopping it\n"+
+			"leaves the pods running; the next start takes them over.", kubeletconfig.Flags, runKubelet)
+}
+
+// upstreamCommand is a command that stands in for a program of upstream's, with that one's flags.
+func upstreamCommand(name, short, long string, list []dropin.Flag, run func(context.Context, *dropin.Flags) error) *cobra.Command {
 	var flags *dropin.Flags
 	cmd := &cobra.Command{
-		Use:   "kubelet",
-		Short: "Run this host as a node, as upstream's kubelet would: reeve's agent alone",
-		Long: "Run this host as a node, as upstream's kubelet would: reeve's agent alone, without proxy, DNS and network, configured\n" +
-			"by kubelet's flags and by KubeletConfiguration files. What it does not implement it names at start. Stopping it\n" +
-			"leaves the pods running; the next start takes them over.",
-		Args: noArguments, SilenceErrors: true, SilenceUsage: true,
+		Use: name, Short: short, Long: long, Args: noArguments, SilenceErrors: true, SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags.Given("version") {
 				return printUpstreamVersion(flags.Value("version"))
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return runKubelet(ctx, flags)
+			return run(ctx, flags)
 		},
 	}
-	flags = dropin.NewFlags(cmd.Flags(), kubeletconfig.Flags)
-	return upstreamCommand(cmd)
-}
-
-// upstreamCommand gives a command what all that stand in for upstream's programs share.
-func upstreamCommand(cmd *cobra.Command) *cobra.Command {
+	flags = dropin.NewFlags(cmd.Flags(), list)
 	cmd.Flags().Lookup("version").NoOptDefVal = "true"
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -105,20 +104,11 @@ func runKubelet(ctx context.Context, flags *dropin.Flags) error {
 	if err := k.complete(); err != nil {
 		return badConfig(err)
 	}
-	release, err := dir.Hold("agent")
+	release, err := takeNode(dir, func() error { return agentPreflight(&k.node) })
 	if err != nil {
-		return badConfig(err)
+		return err
 	}
 	defer release()
-	if err := agentPreflight(&k.node); err != nil {
-		return err
-	}
-	if _, err := dir.CheckStamp(); err != nil {
-		return badConfig(err)
-	}
-	if err := dir.WriteStamp(); err != nil {
-		return err
-	}
 	if err := k.pickRuntime(ctx); err != nil {
 		return err
 	}
@@ -357,7 +347,7 @@ func (k *kubeletRun) agentConfig(rt *nodeRuntime, api *nodeAPI) agent.Config {
 	cfg.RegisterWithTaints, cfg.Collectors = k.taints, api.collectors
 	cfg.OnPodCIDRs, cfg.NetworkChanged = rt.setPodCIDRs, rt.networkChanged
 	cfg.OnReady = func() {
-		k.log.Info("Node is ready", "node", k.node.NodeName)
+		k.log.Info("Node is ready", logkey.Node, k.node.NodeName)
 		notifier.Ready("node is ready")
 	}
 	return cfg

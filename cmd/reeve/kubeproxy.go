@@ -42,24 +42,10 @@ const (
 // kubeProxyCommand is what runs under the name kube-proxy: the Service proxy alone, with upstream's flags and
 // configuration.
 func kubeProxyCommand() *cobra.Command {
-	var flags *dropin.Flags
-	cmd := &cobra.Command{
-		Use:   "kube-proxy",
-		Short: "Program Services on this node, as upstream's kube-proxy would: reeve's proxy alone",
-		Long: "Program Services on this node, as upstream's kube-proxy would: reeve's proxy alone, configured by kube-proxy's flags\n" +
+	return upstreamCommand("kube-proxy", "Program Services on this node, as upstream's kube-proxy would: reeve's proxy alone",
+		"Program Services on this node, as upstream's kube-proxy would: reeve's proxy alone, configured by kube-proxy's flags\n"+
 			"or a KubeProxyConfiguration. What it does not implement it names at start. Stopping it leaves the rules in place.",
-		Args: noArguments, SilenceErrors: true, SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if flags.Given("version") {
-				return printUpstreamVersion(flags.Value("version"))
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return runKubeProxy(ctx, flags)
-		},
-	}
-	flags = dropin.NewFlags(cmd.Flags(), kubeproxyconfig.Flags)
-	return upstreamCommand(cmd)
+		kubeproxyconfig.Flags, runKubeProxy)
 }
 
 func runKubeProxy(ctx context.Context, flags *dropin.Flags) error {

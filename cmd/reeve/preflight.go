@@ -3,14 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/reevehq/reeve/internal/datadir"
 	"github.com/reevehq/reeve/internal/version"
 )
 
@@ -37,14 +40,16 @@ func needPort(flag, address string) error {
 // needCommands names every command that is missing, with the Debian package that brings it.
 func needCommands(packages map[string]string) error {
 	var missing, install []string
-	for command, pkg := range packages {
+	for _, command := range slices.Sorted(maps.Keys(packages)) {
 		if _, err := exec.LookPath(command); err != nil {
-			missing, install = append(missing, command), append(install, pkg)
+			missing, install = append(missing, command), append(install, packages[command])
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
+	slices.Sort(install)
+	install = slices.Compact(install)
 	return badConfig(fmt.Errorf("not found in PATH: %s; install it (Debian, Ubuntu: apt-get install %s)", strings.Join(missing, ", "), strings.Join(install, " ")))
 }
 
@@ -59,6 +64,30 @@ func needClock(now time.Time) error {
 			now.UTC().Format(time.RFC3339), version.BuildDate()))
 	}
 	return nil
+}
+
+// takeNode makes this process the one that runs this host's pods with the data-dir, and records its build there; release
+// gives the role back. Whatever runs pods takes the same role: two would fight over the same ones. preflight, which may be
+// nil, then looks at the host, before anything is written.
+func takeNode(dir datadir.Dir, preflight func() error) (release func(), err error) {
+	release, err = dir.Hold("agent")
+	if err != nil {
+		return nil, badConfig(err)
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	if preflight != nil {
+		if err := preflight(); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dir.CheckStamp(); err != nil {
+		return nil, badConfig(err)
+	}
+	return release, dir.WriteStamp()
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -67,10 +67,30 @@ func (b *bed) staticPod(name string) (*v1.Pod, error) {
 	return nil, fmt.Errorf("pod %s is not among %d", name, len(list.Items))
 }
 
+// serviceRulesOfOthers makes what another kube-proxy has on the host. Cleaning up after the kubelet must leave it.
+func (b *bed) serviceRulesOfOthers(t *testing.T) {
+	t.Helper()
+	rule := []string{"-t", "nat", "-A", "KUBE-SERVICES", "-d", "10.96.0.77", "-j", "RETURN"}
+	for _, args := range [][]string{{"-t", "nat", "-N", "KUBE-SERVICES"}, rule} {
+		if out, err := exec.Command("iptables", args...).CombinedOutput(); err != nil {
+			t.Fatalf("iptables %v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() { // after the node's clean-up
+		rule[2] = "-D"
+		for _, args := range [][]string{rule, {"-t", "nat", "-X", "KUBE-SERVICES"}} {
+			if out, err := exec.Command("iptables", args...).CombinedOutput(); err != nil {
+				t.Errorf("the Service rules of others went: iptables %v: %v\n%s", args, err, out)
+			}
+		}
+	})
+}
+
 // Without a kubeconfig the node stands alone and runs what lies in its folder: here on a containerd whose own CRI plugin
 // is on, as a host has it that ran another kubelet before.
 func TestKubeletStandsAloneOnACRISocket(t *testing.T) {
 	b := newBed(t)
+	b.serviceRulesOfOthers(t)
 	plugin := node.StartPlugin(t, node.PluginConfig{Dir: b.dir, PauseImage: embedded.PauseRef})
 	plugin.Import(t, testenv.BuildParts(t).Pause)
 	plugin.Import(t, testenv.BusyboxArchive(t))
@@ -86,9 +106,7 @@ authorization: {mode: AlwaysAllow}
 	b.kubelet.start()
 	var first *v1.Pod
 	node.Eventually(t, "the static pod is Ready", func() (err error) { first, err = b.staticPod("web-node-b"); return err })
-	if raw, err := os.ReadFile(b.path("out", "web")); err != nil || strings.TrimSpace(string(raw)) != "one" {
-		t.Errorf("the pod wrote %q, %v", raw, err)
-	}
+	b.wrote(t, "web", "one")
 	if code, body, err := get("http://127.0.0.1:10248/healthz"); err != nil || code != http.StatusOK || body != "ok" {
 		t.Errorf("/healthz: %d %q %v", code, body, err)
 	}
