@@ -324,6 +324,13 @@ func (m *Manager) started(c *corev1.Container, containerID string) bool {
 	return r == Success
 }
 
+// probed says whether an answer about the container instance has ever been counted, by this process or before it.
+func (m *Manager) probed(containerID string, t Type) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.results[resultKey{containerID, t}].Probed
+}
+
 // answer counts one answer of worker w and decides. It returns whether the worker goes on.
 func (m *Manager) answer(w *worker, r Result, message string) (goOn bool) {
 	m.mu.Lock()

@@ -3,12 +3,14 @@ package probes
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -99,10 +101,10 @@ func running(id string) PodState {
 	return PodState{IP: "10.0.0.1", Containers: map[string]ContainerState{"c": {ID: id, StartedAt: time.Now()}}}
 }
 
-func seconds(n ...int) []time.Duration {
+func seconds[N int | float64](n ...N) []time.Duration {
 	var out []time.Duration
 	for _, s := range n {
-		out = append(out, time.Duration(s)*time.Second)
+		out = append(out, time.Duration(float64(s)*1000)*time.Millisecond)
 	}
 	return out
 }
@@ -110,8 +112,9 @@ func seconds(n ...int) []time.Duration {
 // The startup probe holds the others back; they begin at once when it succeeds; it is never asked again.
 func TestStartupGates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
 		w := newWorld(t, func(port, n int) (answer, error) {
-			if port == startupPort && n < 3 {
+			if port == startupPort && time.Since(begun) < 4*time.Second {
 				return bad()
 			}
 			return good()
@@ -128,7 +131,7 @@ func TestStartupGates(t *testing.T) {
 		if started, ready := w.m.ContainerStatus(c, "a"); !started || !ready {
 			t.Errorf("after startup: started %v, ready %v", started, ready)
 		}
-		for port, want := range map[int][]time.Duration{startupPort: seconds(0, 2, 4), livenessPort: seconds(4, 9), readinessPort: seconds(4, 7, 10)} {
+		for port, want := range map[int][]time.Duration{startupPort: seconds(0, .1, .3, .7, 1.5, 2, 4), livenessPort: seconds(4, 9), readinessPort: seconds(4, 7, 10)} {
 			if d := cmp.Diff(want, w.asked(port)); d != "" {
 				t.Errorf("port %d asked at (-want +got):\n%s", port, d)
 			}
@@ -179,6 +182,85 @@ func TestLivenessThreshold(t *testing.T) {
 	})
 }
 
+// What has just been started is asked again soon, over the network: a success counts, a failure does not.
+func TestEarlyQuestions(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spec    corev1.Container
+		serves  time.Duration // after the start
+		asked   []time.Duration
+		told    []string
+		failed  float64 // in the metrics
+		restart bool    // what was asked before is known from a checkpoint
+	}{
+		"readiness":       {corev1.Container{ReadinessProbe: probe(readinessPort, 0, 10, 1, 3)}, 50 * time.Millisecond, seconds(0, .1, 10), []string{"a Readiness successful"}, 1, false},
+		"two successes":   {corev1.Container{ReadinessProbe: probe(readinessPort, 0, 5, 2, 3)}, 500 * time.Millisecond, seconds(0, .1, .3, .7, 5, 10), []string{"a Readiness successful"}, 1, false},
+		"after a delay":   {corev1.Container{ReadinessProbe: probe(readinessPort, 2, 10, 1, 3)}, 2050 * time.Millisecond, seconds(2, 2.1, 12), []string{"a Readiness successful"}, 1, false},
+		"never in time":   {corev1.Container{ReadinessProbe: probe(readinessPort, 0, 4, 1, 3)}, time.Hour, seconds(0, .1, .3, .7, 1.5, 3.1, 4, 8, 12), nil, 4, false},
+		"startup":         {corev1.Container{StartupProbe: probe(startupPort, 0, 10, 1, 1)}, time.Second, seconds(0), nil, 1, false},
+		"startup, second": {corev1.Container{StartupProbe: probe(startupPort, 0, 10, 1, 2)}, time.Second, seconds(0, .1, .3, .7, 1.5), []string{"a Startup successful"}, 1, false},
+		"liveness":        {corev1.Container{LivenessProbe: probe(livenessPort, 0, 4, 1, 1)}, time.Second, seconds(4, 8, 12), nil, 0, false},
+		"liveness, delay": {corev1.Container{LivenessProbe: probe(livenessPort, 1, 4, 1, 2)}, 2 * time.Second, seconds(1, 5, 9), nil, 1, false},
+		"known already":   {corev1.Container{ReadinessProbe: probe(readinessPort, 0, 10, 1, 3)}, 50 * time.Millisecond, seconds(0, 10), []string{"a Readiness successful"}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun := time.Now()
+				w := newWorld(t, func(int, int) (answer, error) {
+					if time.Since(begun) < tc.serves {
+						return bad()
+					}
+					return good()
+				})
+				if tc.restart {
+					w.m.Seed("a", Readiness, Failure)
+				}
+				w.m.SetPod(pod(tc.spec), running("a"))
+				time.Sleep(12500 * time.Millisecond)
+				synctest.Wait()
+				for _, port := range []int{startupPort, livenessPort, readinessPort} {
+					if got := w.asked(port); len(got) > 0 {
+						if d := cmp.Diff(tc.asked, got); d != "" {
+							t.Errorf("asked at (-want +got):\n%s", d)
+						}
+					}
+				}
+				var told []string
+				for _, s := range w.told() {
+					if !strings.HasSuffix(s, " failed") {
+						told = append(told, s)
+					}
+				}
+				if d := cmp.Diff(tc.told, told); d != "" {
+					t.Errorf("told (-want +got):\n%s", d)
+				}
+				if got := failures(t, w.m); got != tc.failed {
+					t.Errorf("%v failures are counted, want %v", got, tc.failed)
+				}
+			})
+		})
+	}
+}
+
+func failures(t *testing.T, m *Manager) (n float64) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(m.metrics.total)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, x := range f.Metric {
+			for _, l := range x.Label {
+				if l.GetName() == "result" && l.GetValue() == Failure.String() {
+					n += x.Counter.GetValue()
+				}
+			}
+		}
+	}
+	return n
+}
+
 // Readiness begins false, follows both thresholds, and ends false with the container.
 func TestReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -226,7 +308,7 @@ func TestErrorsAreNoAnswers(t *testing.T) {
 		if _, dead := w.m.Unhealthy("a"); dead {
 			t.Error("an error was taken for a failure")
 		}
-		if d := cmp.Diff(seconds(0, 0, 0, 1, 1, 1), w.asked(livenessPort)); d != "" {
+		if d := cmp.Diff(seconds(1, 1, 1), w.asked(livenessPort)); d != "" {
 			t.Errorf("asked at (-want +got):\n%s", d)
 		}
 	})
@@ -240,7 +322,7 @@ func TestSlowProbesDropBeats(t *testing.T) {
 		p := pod(corev1.Container{LivenessProbe: probe(livenessPort, 0, 1, 1, 1)})
 		w.m.SetPod(p, running("a"))
 		time.Sleep(8 * time.Second)
-		if d := cmp.Diff([]time.Duration{0, 2500 * time.Millisecond, 5 * time.Second, 7500 * time.Millisecond}, w.asked(livenessPort)); d != "" {
+		if d := cmp.Diff(seconds(1, 3.5, 6), w.asked(livenessPort)); d != "" {
 			t.Errorf("asked at (-want +got):\n%s", d)
 		}
 	})
@@ -265,8 +347,8 @@ func TestTerminating(t *testing.T) {
 		if _, dead := w.m.Unhealthy("a"); dead {
 			t.Error("a terminating container is to be killed by its liveness probe")
 		}
-		if n := len(w.asked(livenessPort)); n != 3 {
-			t.Errorf("liveness was asked %d times, want 3", n)
+		if n := len(w.asked(livenessPort)); n != 2 {
+			t.Errorf("liveness was asked %d times, want 2", n)
 		}
 		if n := len(w.asked(readinessPort)); n < 12 {
 			t.Errorf("readiness was asked %d times only", n)
@@ -387,7 +469,7 @@ func TestStarvedTimeouts(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, func(int, int) (answer, error) { return answer{result: Failure, timedOut: true}, nil })
 				w.s.takes = tc.takes
-				w.m.SetPod(pod(corev1.Container{LivenessProbe: probe(livenessPort, 0, 60, 1, 1)}), running("a"))
+				w.m.SetPod(pod(corev1.Container{LivenessProbe: probe(livenessPort, 1, 60, 1, 1)}), running("a"))
 				time.Sleep(30 * time.Second)
 				if _, dead := w.m.Unhealthy("a"); dead != tc.dead {
 					t.Errorf("unhealthy = %v, want %v", dead, tc.dead)

@@ -17,6 +17,9 @@ import (
 // kubelet does; after that the attempt counts as no answer.
 const maxTries = 3
 
+// earlyFirst doubles between the early questions to a container that has only just been started (see worker.early).
+const earlyFirst = 100 * time.Millisecond
+
 // worker asks one question of one container instance until it is stopped or the question is decided.
 //
 //	waiting (startup probe of the container undecided, initial delay, no address) → probing ⇄ asleep → stopped
@@ -80,10 +83,15 @@ func (w *worker) timeout() time.Duration {
 	return time.Duration(w.spec.TimeoutSeconds) * time.Second
 }
 
-// firstAt is when the first probe is due. A container that has run for longer than a period when we meet it was here
-// before this process: its probes are spread over one period, so that a restart of the agent does not ask all at once.
+// firstAt is when the first probe is due. Liveness asks first after a period where nothing says when the container serves,
+// neither a delay nor a startup probe: a program that has just been started is not dead because it does not listen yet. A
+// container that has run for longer than a period when we meet it was here before this process: its probes are spread over
+// one period, so that a restart of the agent does not ask all at once.
 func (w *worker) firstAt(now time.Time, spread float64) time.Time {
 	due := w.container.StartedAt.Add(time.Duration(w.spec.InitialDelaySeconds) * time.Second)
+	if w.typ == Liveness && w.spec.InitialDelaySeconds == 0 && w.c.StartupProbe == nil {
+		due = due.Add(w.period())
+	}
 	if now.Sub(due) > w.period() {
 		return now.Add(time.Duration(spread * float64(w.period())))
 	}
@@ -93,9 +101,21 @@ func (w *worker) firstAt(now time.Time, spread float64) time.Time {
 	return due
 }
 
+// early tells whether this worker asks early as well: a startup or readiness probe over the network, of a container that it
+// has never been asked about. Programs mostly listen a moment after their start, and a pod that was refused then would not
+// be ready before the whole period is over. So between the first question and the second it asks again after 100, 200,
+// 400 ms, …; only a success counts of these, a failure is as if nobody had asked. Commands cost too much for that.
+func (w *worker) early() bool {
+	return w.typ != Liveness && w.spec.Exec == nil && !w.m.probed(w.container.ID, w.typ)
+}
+
 func (w *worker) run(ctx context.Context) {
 	defer w.stop()
 	next := w.firstAt(time.Now(), rand.Float64())
+	wait := time.Duration(0) // until the next early question; 0: none
+	if w.early() {
+		wait = earlyFirst
+	}
 	timer := time.NewTimer(time.Until(next))
 	defer timer.Stop()
 	for {
@@ -121,7 +141,7 @@ func (w *worker) run(ctx context.Context) {
 		if late := start.Sub(next); late > 0 {
 			w.m.metrics.late.Observe(late.Seconds())
 		}
-		r, msg, ok := w.ask(ctx)
+		r, msg, ok := w.ask(ctx, w.timeout(), true)
 		if ctx.Err() != nil {
 			return
 		}
@@ -130,11 +150,39 @@ func (w *worker) run(ctx context.Context) {
 		}
 		// The beat is kept from the time the probe was due, not from when it ended; beats that were missed are dropped.
 		next = next.Add(w.period())
+		if wait > 0 && (!ok || r == Failure) && !w.askEarly(ctx, wait, next) {
+			return
+		}
+		wait = 0
 		if now := time.Now(); next.Before(now) {
 			next = now
 		}
 		timer.Reset(time.Until(next))
 	}
+}
+
+// askEarly asks after wait, twice wait, … until there is a success or the next beat is due. It returns whether the worker
+// goes on.
+func (w *worker) askEarly(ctx context.Context, wait time.Duration, next time.Time) (goOn bool) {
+	for ; time.Until(next) > wait; wait *= 2 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+		left := time.Until(next)
+		if left <= 0 {
+			break
+		}
+		r, msg, ok := w.ask(ctx, min(w.timeout(), left), false)
+		if ctx.Err() != nil {
+			return false
+		}
+		if ok && r == Success {
+			return w.m.answer(w, r, msg)
+		}
+	}
+	return true
 }
 
 // mayProbe: the container's startup probe holds back the others, and the network kinds need an address.
@@ -146,15 +194,16 @@ func (w *worker) mayProbe() bool {
 }
 
 // ask carries the probe out. ok is false when there is no answer to count: it could not be carried out, or this process
-// itself was starved and a time-out says nothing about the container.
-func (w *worker) ask(ctx context.Context) (r Result, msg string, ok bool) {
+// itself was starved and a time-out says nothing about the container. Only a success is told of where failures do not
+// matter.
+func (w *worker) ask(ctx context.Context, timeout time.Duration, failures bool) (r Result, msg string, ok bool) {
 	target := target{pod: w.pod, container: w.c, containerID: w.container.ID, ip: w.address(), userAgent: w.m.cfg.UserAgent}
 	begun := time.Now()
 	var a answer
 	var err error
 	counts := true
 	for range maxTries {
-		start, timeout := time.Now(), w.timeout()
+		start := time.Now()
 		var halfLate atomic.Int64
 		half := time.AfterFunc(timeout/2, func() { halfLate.Store(int64(time.Since(start) - timeout/2)) })
 		a, err = w.m.prober.probe(ctx, target, w.spec, timeout)
@@ -165,12 +214,15 @@ func (w *worker) ask(ctx context.Context) (r Result, msg string, ok bool) {
 		// A time-out says something about the container only if this process was awake to hear it.
 		late := max(time.Since(start)-timeout, time.Duration(halfLate.Load()))
 		counts = err != nil || !a.timedOut || late < starved(timeout)
-		if !counts {
+		if !counts && failures {
 			w.m.metrics.discarded.Inc()
 		}
-		if err == nil && counts {
+		if err == nil && counts || !failures {
 			break
 		}
+	}
+	if !failures && (err != nil || a.result != Success) {
+		return Unknown, "", false
 	}
 	took := time.Since(begun)
 	w.m.metrics.duration.WithLabelValues(w.typ.String(), w.name, w.pod.Name, w.pod.Namespace).Observe(took.Seconds())
