@@ -40,7 +40,7 @@ func (r *Runtime) gcLoop(ctx context.Context) {
 		if err = errors.Join(err, serr); err != nil && ctx.Err() == nil {
 			r.log.Warn("Could not collect everything that is left over", logkey.Err, err)
 		}
-		if wait = min(4*wait, gcInterval); !shims.none() {
+		if wait = min(4*wait, gcInterval); serr == nil && !shims.none() {
 			wait = gcFirst // a second look decides
 		}
 	}

@@ -21,6 +21,8 @@ import (
 const (
 	shimPrefix     = "containerd-shim" // every shim's program, by containerd's convention
 	shimDeleteTime = 10 * time.Second  // its "delete", which runs the OCI runtime once
+	hidden         = "."               // before a bundle's name while containerd removes it, when it has no container any more
+	madeFile       = "runtime"         // in a bundle once its shim has run the OCI runtime; without it "delete" fails
 )
 
 // shimProcess is a running shim as its command line tells it.
@@ -66,7 +68,7 @@ func (r *Runtime) collectShims(ctx context.Context, before shimLook) (now shimLo
 	if now.dir != "" {
 		entries, _ := os.ReadDir(now.dir)
 		for _, e := range entries {
-			if !served[e.Name()] && r.unknown(e.Name()) {
+			if id := strings.TrimPrefix(e.Name(), hidden); !served[id] && r.unknown(id) {
 				bundles = append(bundles, e.Name())
 			}
 		}
@@ -99,13 +101,14 @@ func (r *Runtime) collectShims(ctx context.Context, before shimLook) (now shimLo
 			forgotten = append(forgotten, s)
 		}
 	}
-	for _, id := range bundles {
+	for _, name := range bundles {
+		id := strings.TrimPrefix(name, hidden)
 		if known[id] {
 			continue
 		}
-		now.bundles = append(now.bundles, id)
-		if slices.Contains(before.bundles, id) {
-			forgotten = append(forgotten, shimProcess{namespace: r.cfg.Namespace, id: id, address: now.address, exe: now.exe, bundle: filepath.Join(now.dir, id)})
+		now.bundles = append(now.bundles, name)
+		if slices.Contains(before.bundles, name) {
+			forgotten = append(forgotten, shimProcess{namespace: r.cfg.Namespace, id: id, address: now.address, exe: now.exe, bundle: filepath.Join(now.dir, name)})
 		}
 	}
 	return now, each(r, ctx, forgotten, nil, func(ctx context.Context, s shimProcess) error {
@@ -140,6 +143,9 @@ func shimProcesses() []shimProcess {
 		s.exe, _ = os.Readlink(proc + "/exe")
 		s.bundle, _ = os.Readlink(proc + "/cwd")
 		s.bundle = strings.TrimSuffix(s.bundle, " (deleted)")
+		if dir, name := filepath.Split(s.bundle); name == hidden+s.id {
+			s.bundle = dir + s.id
+		}
 		if s.pid > 1 && s.id != "" && filepath.Base(s.bundle) == s.id {
 			out = append(out, s)
 		}
@@ -198,12 +204,14 @@ func (s *shimProcess) end(ctx context.Context) error {
 	if !exists(s.bundle) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, shimDeleteTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, s.exe, "-namespace", s.namespace, "-address", s.address, "-id", s.id, "-bundle", s.bundle, "delete")
-	cmd.Dir = s.bundle
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("clean up after shim %d of %q: %w: %s", s.pid, s.id, err, out)
+	if exists(filepath.Join(s.bundle, madeFile)) && !strings.HasPrefix(filepath.Base(s.bundle), hidden) {
+		ctx, cancel := context.WithTimeout(ctx, shimDeleteTime)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, s.exe, "-namespace", s.namespace, "-address", s.address, "-id", s.id, "-bundle", s.bundle, "delete")
+		cmd.Dir = s.bundle
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("clean up after shim %d of %q: %w: %s", s.pid, s.id, err, out)
+		}
 	}
 	if err := unmount(filepath.Join(s.bundle, "rootfs")); err != nil {
 		return err

@@ -73,10 +73,11 @@ func readlink(t *testing.T, pid int, kind string) string {
 func TestRestartBeforePause(t *testing.T) {
 	g := newRig(t)
 	ctx := t.Context()
+	g.holdPauses()
 	bare := g.sandbox("bare")
 	half := g.sandbox("half")
 	s, _ := g.store.sandbox(half)
-	g.stopPausersNow(bare, half)
+	g.stopPausers(bare, half)
 	parts, err := g.pauseParts(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -102,8 +103,19 @@ func TestRestartBeforePause(t *testing.T) {
 	g.empty()
 }
 
-// stopPausersNow ends the sandboxes' pausers before they did anything, which the test's own speed makes true.
-func (g *rig) stopPausersNow(ids ...string) {
+// holdPauses lets no pause container of this runtime start until free is called: the gate through which each must has no
+// place left.
+func (g *rig) holdPauses() (free func()) {
+	g.gate = newGate(0, time.Hour)
+	return func() {
+		for range gateSlots() {
+			g.gate.next()
+		}
+	}
+}
+
+// stopPausers ends the sandboxes' pausers, which holdPauses holds.
+func (g *rig) stopPausers(ids ...string) {
 	g.t.Helper()
 	for _, id := range ids {
 		s, err := g.store.sandbox(id)
@@ -114,18 +126,10 @@ func (g *rig) stopPausersNow(ids ...string) {
 			g.t.Fatal(err)
 		}
 		g.store.mu.RLock()
-		pid := s.pid
+		pid, ready := s.pid, s.state == sandboxReady
 		g.store.mu.RUnlock()
-		if pid != 0 { // it was quicker: as if it had never been
-			if err := g.destroyTask(g.t.Context(), id); err != nil {
-				g.t.Fatal(err)
-			}
-			waitFor(g.t, func() bool {
-				g.store.mu.RLock()
-				defer g.store.mu.RUnlock()
-				return s.state == sandboxNotReady
-			})
-			g.t.Skip("pause was quicker than the test")
+		if pid != 0 || !ready {
+			g.t.Fatalf("sandbox %s has pause %d, ready: %t", id, pid, ready)
 		}
 	}
 }
@@ -182,8 +186,10 @@ func TestStopBeforePause(t *testing.T) {
 func TestContainersComeAndGoBeforePause(t *testing.T) {
 	g := newRig(t)
 	ctx := t.Context()
+	free := g.holdPauses()
 	sb := g.sandbox("web")
-	g.stopPausersNow(sb)
+	g.stopPausers(sb)
+	free()
 	for i := range 10 {
 		id := g.run(sb, containerConfig("c"+strconv.Itoa(i), nil, "true"))
 		g.wait(id)

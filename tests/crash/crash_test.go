@@ -30,7 +30,7 @@ var operations = []struct {
 	do   func(ctx context.Context, l *life) error
 }{
 	{"RunPodSandbox", func(ctx context.Context, l *life) (err error) {
-		l.sb, err = l.w.RunPodSandbox(ctx, l.w.sandboxConfig(l.name), "")
+		l.sb, err = l.w.RunPodSandbox(ctx, l.w.sandboxConfig(l.name), l.w.handler())
 		return err
 	}},
 	{"CreateContainer", func(ctx context.Context, l *life) (err error) {
@@ -182,7 +182,7 @@ func (w *world) converges(before inventory, lives []*held) {
 				}
 			}
 		}
-		_, err = w.RunPodSandbox(ctx, w.sandboxConfig(h.name), "")
+		_, err = w.RunPodSandbox(ctx, w.sandboxConfig(h.name), w.handler())
 		return err
 	})
 	w.eventually("every pod can be removed", w.removeAll)

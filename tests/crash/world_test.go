@@ -40,6 +40,7 @@ type world struct {
 
 	config childConfig
 	pid    runtimeapi.NamespaceMode // of the sandboxes
+	shims  bool                     // pods have the shim that stops and fails, and the plain OCI runtime
 	child  *exec.Cmd
 	stdin  io.Closer
 }
@@ -89,9 +90,8 @@ func newWorld(t testing.TB) *world {
 			w.killRuntime()
 		}
 		if t.Failed() {
-			kept := filepath.Join(os.TempDir(), "reeve-crash-"+strings.ReplaceAll(t.Name(), "/", "-")+".log")
-			os.Rename(w.logFile(), kept)
-			t.Logf("the runtime's log is kept: %s", kept)
+			t.Logf("the runtime's log ends with:\n%s", lastLines(w.logFile(), 200))
+			t.Logf("containerd's log ends with:\n%s", lastLines(filepath.Join(dir, "containerd", "containerd.log"), 50))
 			pump, _ := os.ReadFile(filepath.Join(dir, "pump", "log"))
 			t.Logf("logpump says:\n%s", pump)
 			out, _ := exec.Command("sh", "-c", "ps axo pid,ppid,stat,etime,args | grep "+dir).CombinedOutput()
@@ -99,6 +99,13 @@ func newWorld(t testing.TB) *world {
 		}
 	})
 	return w
+}
+
+// lastLines reads the end of a file, "" when there is none.
+func lastLines(path string, n int) string {
+	b, _ := os.ReadFile(path)
+	lines := strings.SplitAfter(string(b), "\n")
+	return strings.Join(lines[max(0, len(lines)-1-n):], "")
 }
 
 // launch starts the runtime's process and waits until it serves.
@@ -237,6 +244,14 @@ func (w *world) containerConfig(name string, command ...string) *runtimeapi.Cont
 			},
 		},
 	}
+}
+
+// handler is the pods'.
+func (w *world) handler() string {
+	if w.shims {
+		return "shim"
+	}
+	return ""
 }
 
 // removeAll removes every pod, as an agent that wants none does.
