@@ -30,7 +30,7 @@ type Node struct {
 
 // Pod returns nil if the node takes pod beside the pods already on it.
 func Pod(node Node, active []*v1.Pod, pod *v1.Pod) *Rejection {
-	for _, check := range []func(Node, []*v1.Pod, *v1.Pod) *Rejection{operatingSystem, sysctls, appArmor, resources, affinity, ports, taints} {
+	for _, check := range []func(Node, []*v1.Pod, *v1.Pod) *Rejection{operatingSystem, features, sysctls, appArmor, resources, affinity, ports, taints} {
 		if r := check(node, active, pod); r != nil {
 			return r
 		}
@@ -45,6 +45,27 @@ func operatingSystem(_ Node, _ []*v1.Pod, pod *v1.Pod) *Rejection {
 	if os, ok := pod.Spec.NodeSelector[v1.LabelOSStable]; ok && os != "linux" {
 		return &Rejection{"PodOSSelectorNodeLabelDoesNotMatch",
 			"Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
+	}
+	return nil
+}
+
+// features refuses what this node would have to leave out: a pod without its devices, or one whose containers are not
+// restarted together as it asks, is worse than none.
+func features(_ Node, _ []*v1.Pod, pod *v1.Pod) *Rejection {
+	lacks := func(field string, args ...any) *Rejection {
+		return &Rejection{"PodFeatureUnsupported", fmt.Sprintf(field, args...) + " is not supported by this node"}
+	}
+	if len(pod.Spec.ResourceClaims) > 0 {
+		return lacks("spec.resourceClaims (dynamic resource allocation)")
+	}
+	for list, cs := range map[string][]v1.Container{"initContainers": pod.Spec.InitContainers, "containers": pod.Spec.Containers} {
+		for i := range cs {
+			for j, r := range cs[i].RestartPolicyRules {
+				if r.Action != v1.ContainerRestartRuleActionRestart {
+					return lacks("spec.%s[%d].restartPolicyRules[%d].action: %s", list, i, j, r.Action)
+				}
+			}
+		}
 	}
 	return nil
 }

@@ -81,6 +81,16 @@ func TestPod(t *testing.T) {
 			p.Spec.SecurityContext = &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "net.ipv4.tcp_syncookies", Value: "1"}}}
 			return p
 		}, reason: "SysctlForbidden"},
+		{name: "devices by claim", node: bare, pod: func() *v1.Pod {
+			p := pod("0", "0")
+			p.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "gpu", ResourceClaimName: ptr.To("gpu")}}
+			return p
+		}, reason: "PodFeatureUnsupported", text: "spec.resourceClaims (dynamic resource allocation) is not supported by this node"},
+		{name: "restart of all containers", node: bare, pod: func() *v1.Pod {
+			p := pod("0", "0")
+			p.Spec.Containers[0].RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestart}, {Action: v1.ContainerRestartRuleActionRestartAllContainers}}
+			return p
+		}, reason: "PodFeatureUnsupported", text: "spec.containers[0].restartPolicyRules[1].action: RestartAllContainers is not supported by this node"},
 		{name: "AppArmor where there is none", node: bare, pod: func() *v1.Pod {
 			p := pod("0", "0")
 			p.Spec.Containers[0].SecurityContext = &v1.SecurityContext{AppArmorProfile: &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeLocalhost, LocalhostProfile: ptr.To("x")}}

@@ -77,6 +77,34 @@ func TestOOMScoreAdj(t *testing.T) {
 	}
 }
 
+// A sidecar goes no sooner than the containers it serves, and what only the pod requests counts for all of them.
+func TestOOMScoreAdjOfPods(t *testing.T) {
+	const gi = 1 << 30
+	memory := func(q string) v1.ResourceRequirements { return resources("", "", q, "") }
+	sidecar := v1.Container{Name: "s", RestartPolicy: ptr.To(v1.ContainerRestartPolicyAlways)}
+	pod := testPod(v1.Container{Resources: memory("2Gi")}, v1.Container{Resources: memory("1Gi")})
+	pod.Spec.InitContainers = []v1.Container{sidecar}
+	for name, tc := range map[string]struct {
+		request string
+		want    int64
+	}{"asks for nothing": {"", 875}, "asks for more": {"4Gi", 500}} {
+		c := sidecar
+		if tc.request != "" {
+			c.Resources = memory(tc.request)
+		}
+		if got := OOMScoreAdj(pod, &c, 8*gi); got != tc.want {
+			t.Errorf("a sidecar that %s: oom_score_adj = %d, want %d", name, got, tc.want)
+		}
+	}
+	whole := testPod(v1.Container{Resources: memory("1Gi")}, v1.Container{})
+	whole.Spec.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse("3Gi")}}
+	for i, want := range []int64{750, 875} { // 1 Gi is left for each of two
+		if got := OOMScoreAdj(whole, &whole.Spec.Containers[i], 8*gi); got != want {
+			t.Errorf("container %d of a pod with memory of its own: oom_score_adj = %d, want %d", i, got, want)
+		}
+	}
+}
+
 func TestResources(t *testing.T) {
 	c := v1.Container{Resources: resources("250m", "500m", "", "64Mi")}
 	got := Resources(testPod(c), &c, 1<<33, false)

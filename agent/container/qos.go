@@ -1,9 +1,13 @@
 package container
 
 import (
+	"math"
+
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/reevehq/reeve/agent/podworker/podspec"
 )
 
 // QOS returns the pod's quality of service class: its status's if the API server has set it, else computed from the
@@ -89,7 +93,9 @@ func IsMirror(pod *v1.Pod) bool {
 }
 
 // OOMScoreAdj returns what the kernel should add to the badness of the container's processes, upstream's figures:
-// Guaranteed and node-critical -997, BestEffort 1000, Burstable the less the more memory it requests.
+// Guaranteed and node-critical -997, BestEffort 1000, Burstable the less the more memory it requests. What a pod requests
+// beyond its containers (spec.resources) counts for them in equal parts, and a sidecar goes no sooner than any of the
+// containers that it serves.
 func OOMScoreAdj(pod *v1.Pod, c *v1.Container, memoryCapacityBytes int64) int64 {
 	const guaranteed, bestEffort = -997, 1000
 	if pod.Spec.Priority != nil && *pod.Spec.Priority >= nodeCriticalPriority {
@@ -102,6 +108,14 @@ func OOMScoreAdj(pod *v1.Pod, c *v1.Container, memoryCapacityBytes int64) int64 
 		return bestEffort
 	}
 	request := memoryOf(c.Resources.Requests)
+	if podspec.IsSidecar(c) && len(pod.Spec.Containers) > 0 {
+		least := int64(math.MaxInt64)
+		for i := range pod.Spec.Containers {
+			least = min(least, memoryOf(pod.Spec.Containers[i].Resources.Requests))
+		}
+		request = max(request, least)
+	}
+	request += unclaimed(pod)
 	if memoryCapacityBytes <= 0 {
 		return bestEffort - 1
 	}
@@ -113,6 +127,28 @@ func OOMScoreAdj(pod *v1.Pod, c *v1.Container, memoryCapacityBytes int64) int64 
 		return adj - 1
 	}
 	return adj
+}
+
+// unclaimed is each container's part of the memory that its pod requests and none of the containers does.
+func unclaimed(pod *v1.Pod) int64 {
+	if !resourcehelper.IsPodLevelRequestsSet(pod) {
+		return 0
+	}
+	left := memoryOf(pod.Spec.Resources.Requests)
+	count := int64(len(pod.Spec.Containers))
+	for i := range pod.Spec.Containers {
+		left -= memoryOf(pod.Spec.Containers[i].Resources.Requests)
+	}
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; podspec.IsSidecar(c) {
+			left -= memoryOf(c.Resources.Requests)
+			count++
+		}
+	}
+	if left <= 0 || count == 0 {
+		return 0
+	}
+	return left / count
 }
 
 func memoryOf(l v1.ResourceList) int64 { return quantity(l, v1.ResourceMemory).Value() }
