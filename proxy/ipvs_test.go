@@ -67,7 +67,8 @@ func (w *world) ipvsRules() string {
 	placed := func(at string) bool {
 		host, _, err := net.SplitHostPort(at)
 		a, parseErr := netip.ParseAddr(host)
-		return err == nil && parseErr == nil && (strings.Contains(parts[0], "local "+a.String()+" ") || !netip.MustParsePrefix("10.96.0.0/16").Contains(a))
+		service := netip.MustParsePrefix("10.96.0.0/16").Contains(a) || netip.MustParsePrefix("fd00:10:96::/112").Contains(a)
+		return err == nil && parseErr == nil && (strings.Contains(parts[0], "local "+a.String()+" ") || !service)
 	}
 	var out strings.Builder
 	lines := strings.Split(parts[1], "\n")
@@ -101,6 +102,7 @@ func (w *world) ipvsRules() string {
 
 // A kernel without IPVS, as that of development hosts: the error says what is missing, and cleaning up is no error.
 func TestHostWithoutIPVSIsNamed(t *testing.T) {
+	testns.Need(t)
 	if ipvs.Supported() == nil {
 		t.Skip("this kernel has IPVS")
 	}
@@ -110,6 +112,13 @@ func TestHostWithoutIPVSIsNamed(t *testing.T) {
 	err := Run(t.Context(), cfg)
 	if err == nil || !strings.Contains(err.Error(), "ip_vs") || !strings.Contains(err.Error(), "--proxy-mode=nftables") {
 		t.Errorf("%v does not say what is missing and what to do", err)
+	}
+	// Load balancers are told nothing that could be taken for health, and nothing is left.
+	if code, body := get(t, "http://127.0.0.1:10256/healthz"); code != 0 {
+		t.Errorf("/healthz answers %d %s", code, body)
+	}
+	if left := testns.Sh(t, "iptables-save; nft list tables; ip -o link show reeve-ipvs0 2>/dev/null; true"); strings.Contains(left, "KUBE") || strings.Contains(left, "reeve") {
+		t.Errorf("left by a proxy that could not start:\n%s", left)
 	}
 	if err := Cleanup(t.Context(), CleanupConfig{}); err != nil {
 		t.Error(err)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,6 +167,7 @@ func (l *loop) intact(ctx context.Context) bool {
 				ok = false
 			case mended != "":
 				l.metrics.healed(b.Family())
+				l.keepHints()
 				l.cfg.Logger.Warn("Mended what another program changed", logkey.IPFamily, int(b.Family()), "mended", mended, logkey.Duration, time.Since(start))
 				l.missing[i] = true
 				l.forgetUntranslated(i, b)
@@ -231,7 +233,7 @@ func (l *loop) sync(ctx context.Context) bool {
 		l.health.queued()
 	}
 
-	ok := true
+	ok, anew := true, !l.settled || slices.Contains(l.needFull, true)
 	for i, be := range l.backends {
 		if !l.apply(ctx, i, be) {
 			ok = false
@@ -252,7 +254,13 @@ func (l *loop) sync(ctx context.Context) bool {
 	clear(l.pending)
 	l.metrics.synced(now, l.tally)
 	l.health.updated()
-	return l.settle(ctx)
+	if !l.settle(ctx) {
+		return false
+	}
+	if anew { // whoever flushed rules may have flushed this too
+		l.keepHints()
+	}
+	return true
 }
 
 // sayLost names, once, the frontends that a Service claims and another has.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +26,8 @@ type kind struct {
 	// open makes one family's backend, or says why this host cannot have it.
 	open func(Config, plan.Family) (backend, error)
 	// remove removes what the mode left in a family, and answers whether there was anything. It looks first, and cheaply:
-	// it is called where the mode was never used. What its commands are missing for cannot have been used either.
+	// it is called where the mode was never used. What its commands are missing for cannot have been used either. The
+	// configuration has the mode that runs, none when everything is to go.
 	remove func(context.Context, Config, plan.Family) (removed bool, err error)
 	// guardsLoopback reports rules that keep neighbours off 127.0.0.0/8. Nil: the mode has none.
 	guardsLoopback func(context.Context, Config) bool
@@ -186,7 +188,11 @@ func removeIPTables(ctx context.Context, cfg Config, family plan.Family) (remove
 			if err != nil {
 				return removed, err
 			}
-			if !xtables.ParseSave(saved).Has(cfg.ChainPrefix + "-") {
+			found := xtables.ParseSave(saved)
+			if cfg.Mode != "" { // another mode's, that keeps the hint
+				found.Chains = slices.DeleteFunc(found.Chains, func(c string) bool { return c == hintChain(cfg) })
+			}
+			if !found.Has(cfg.ChainPrefix + "-") {
 				continue
 			}
 			if err := iptables.Cleanup(ctx, iptablesConfig(cfg, family), xt); err != nil {

@@ -395,10 +395,11 @@ func TestHealthAndMetrics(t *testing.T) {
 			{"http://127.0.0.1:10256/livez", 200, "lastUpdated"},
 			{"http://127.0.0.1:31000/", 200, `"localEndpoints":1`},
 		} {
-			testns.Eventually(t, c.url, func() bool { code, _ := get(t, c.url); return code != 0 })
-			if code, body := get(t, c.url); code != c.code || !strings.Contains(body, c.body) {
-				t.Errorf("%s: %d %s", c.url, code, body)
-			}
+			// The rules are there a moment before they are counted.
+			testns.Eventually(t, fmt.Sprintf("%s to answer %d with %q", c.url, c.code, c.body), func() bool {
+				code, body := get(t, c.url)
+				return code == c.code && strings.Contains(body, c.body)
+			})
 		}
 		w.endpoints("web")
 		testns.Eventually(t, "the health check port to fail", func() bool { code, _ := get(t, "http://127.0.0.1:31000/"); return code == 503 })
@@ -506,7 +507,7 @@ func TestModeSwitchKeepsConnectionsAndRemovesTheOtherModesRules(t *testing.T) {
 		for _, step := range []struct {
 			mode       Mode
 			has, lacks string
-		}{{ModeNFTables, "ip reeve-proxy", "KUBE-"}, {ModeIPTables, "KUBE-SERVICES", "reeve-proxy"}, {ModeNFTables, "ip reeve-proxy", "KUBE-"}} {
+		}{{ModeNFTables, "ip reeve-proxy", "-j KUBE-"}, {ModeIPTables, "KUBE-SERVICES", "reeve-proxy"}, {ModeNFTables, "ip reeve-proxy", "-j KUBE-"}} {
 			w.stop()
 			w.run(func(c *Config) { c.Mode = step.mode })
 			testns.Eventually(t, "the rules of "+string(step.mode)+" only", func() bool {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -89,11 +90,14 @@ func newScene(t *testing.T, flavor string) *scene {
 // begin starts the proxy as a story's node is set up, on an API that holds nothing.
 func (s *scene) begin(t *testing.T, st *story.Story) (end func()) {
 	t.Helper()
-	s.api = fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: map[string]string{corev1.LabelTopologyZone: "a"}}})
+	s.api = fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: map[string]string{corev1.LabelTopologyZone: "a"}}})
 	cfg := s.config()
 	cfg.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	cfg.ClusterCIDRs, cfg.NodePortAddresses = st.Node.CIDRs(), st.Node.NodePortAddresses
 	cfg.LocalhostNodePorts, cfg.MasqueradeAll = st.Node.LocalhostNodePorts && s.flavor != onIPVS, st.Node.MasqueradeAll
+	if s.flavor == onIPVS {
+		cfg.IPTables = "nft" // half as many commands
+	}
 	if st.Node.LocalInterface != "" {
 		cfg.DetectLocal, cfg.LocalInterface = LocalBridge, st.Node.LocalInterface
 		if st.Node.LocalInterfaceIsPrefix {
@@ -109,16 +113,19 @@ func (s *scene) begin(t *testing.T, st *story.Story) (end func()) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		s.cleanup()
+		if s.flavor != onIPVS { // there the next story begins with what this one left, as after a restart
+			s.cleanup()
+		}
 	}
 }
 
-// set makes the API hold what a step has, and last a Service whose endpoint tells that all before it is programmed.
-func (s *scene) set(t *testing.T, step story.Step) (mark string) {
+// set makes the API hold what a step has, and last a Service that tells that all before it is programmed; settled waits
+// for what it answers.
+func (s *scene) set(t *testing.T, step story.Step) (ready string) {
 	t.Helper()
 	ctx := context.Background()
 	s.marks++
-	mark = fmt.Sprintf("10.244.9.%d", s.marks%250+1)
+	mark := fmt.Sprintf("10.244.9.%d", s.marks%250+1)
 	name := fmt.Sprint("zz-mark-", s.marks)
 	slicesAPI := func(ns string) interface {
 		Update(context.Context, *discoveryv1.EndpointSlice, metav1.UpdateOptions) (*discoveryv1.EndpointSlice, error)
@@ -161,12 +168,16 @@ func (s *scene) set(t *testing.T, step story.Step) (mark string) {
 			must(s.api.CoreV1().Services(o.Namespace).Delete(ctx, o.Name, metav1.DeleteOptions{}))
 		}
 	}
-	at, vip := mark+":1", fmt.Sprintf("10.96.255.%d", s.marks%250+1)
+	vip := fmt.Sprintf("10.96.255.%d", s.marks%250+1)
+	ready = mark + ":1"
 	vips, kind := []string{vip}, discoveryv1.AddressTypeIPv4
-	if slices.ContainsFunc(step.Packets, func(p story.Packet) bool { return p.To.Addr().Is6() }) && s.flavor == onIPVS {
-		// IPv6 is programmed after IPv4, and takes its time in the machine that has IPVS.
-		mark, kind = fmt.Sprintf("fd00:10:244:9::%x", s.marks%250+1), discoveryv1.AddressTypeIPv6
-		at, vips = "["+mark+"]:1", append(vips, fmt.Sprintf("fd00:10:96::ff%02x", s.marks%250+1))
+	if s.flavor == onIPVS {
+		if slices.ContainsFunc(step.Packets, func(p story.Packet) bool { return p.To.Addr().Is6() }) {
+			// IPv6 is programmed after IPv4, and takes its time in the machine that has IPVS.
+			mark, kind = fmt.Sprintf("fd00:10:244:9::%x", s.marks%250+1), discoveryv1.AddressTypeIPv6
+			vips = append(vips, fmt.Sprintf("fd00:10:96::ff%02x", s.marks%250+1))
+		}
+		ready = vips[len(vips)-1]
 	}
 	_, err = slicesAPI("default").Create(ctx, &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}}, AddressType: kind,
@@ -179,7 +190,27 @@ func (s *scene) set(t *testing.T, step story.Step) (mark string) {
 		Spec:       corev1.ServiceSpec{ClusterIP: vip, ClusterIPs: vips, Ports: []corev1.ServicePort{{Name: "m", Port: 1, Protocol: corev1.ProtocolTCP}}},
 	}, metav1.CreateOptions{})
 	must(err)
-	return at
+	return ready
+}
+
+// settled waits for what set answered: a rule, and on IPVS an address, which comes last.
+func (s *scene) settled(ready string) {
+	s.t.Helper()
+	if s.flavor != onIPVS {
+		s.world.settled(ready)
+		return
+	}
+	testns.Eventually(s.t, "the address "+ready, func() bool { return isLocal(ready) })
+}
+
+// isLocal reports that an address is the node's: it would be the source of what the node sends to it.
+func isLocal(address string) bool {
+	c, err := net.Dial("udp", net.JoinHostPort(address, "1"))
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).IP.Equal(net.ParseIP(address))
 }
 
 const (
@@ -269,6 +300,7 @@ func TestStoriesWithRealPackets(t *testing.T) {
 	}
 	each(t, func(t *testing.T, flavor string) {
 		s := newScene(t, flavor)
+		t.Cleanup(s.cleanup)
 		for _, st := range stories {
 			t.Run(st.Name, func(t *testing.T) {
 				s.t = t
