@@ -22,6 +22,7 @@ func TestUnitFiles(t *testing.T) {
 		"server": {
 			Description: "reeve: Kubernetes control plane and node", Exec: []string{"/usr/local/bin/reeve", "server", "--data-dir", "/var/lib/reeve"},
 			Wants: []string{"network-online.target"}, After: []string{"network-online.target", "containerd.service"}, WatchdogSec: 30,
+			EnvironmentFile: "/etc/default/reeve", Notes: map[string]string{"DataDir": "/var/lib/reeve"},
 		},
 		"odd": {
 			Description: "100 % odd", Exec: []string{"/opt/my reeve/reeve", "agent", "--label", `a="$b"`, "100%", "", `back\slash`},
@@ -45,6 +46,9 @@ func TestUnitFiles(t *testing.T) {
 		if diff := cmp.Diff(string(want), got); diff != "" {
 			t.Errorf("%s (- golden, + now):\n%s", golden, diff)
 		}
+		if note := ReadNote(got, "DataDir"); note != u.Notes["DataDir"] {
+			t.Errorf("%s: the note reads %q, want %q", name, note, u.Notes["DataDir"])
+		}
 	}
 }
 
@@ -56,6 +60,8 @@ func TestUnitFileThatWouldSayMoreIsRefused(t *testing.T) {
 		{Description: "x", Exec: []string{"/reeve", "a\nb"}},
 		{Description: "x", Exec: []string{"/reeve"}, Environment: []string{"novalue"}},
 		{Description: "x", Exec: []string{"/reeve"}, After: []string{"a\nb"}},
+		{Description: "x", Exec: []string{"/reeve"}, Notes: map[string]string{"DataDir": "/a\n[Service]"}},
+		{Description: "x", Exec: []string{"/reeve"}, EnvironmentFile: "/a\nb"},
 	} {
 		if text, err := u.Render(); err == nil {
 			t.Errorf("accepted %+v:\n%s", u, text)
@@ -155,5 +161,15 @@ func TestWithoutServiceManagerEverythingIsSilent(t *testing.T) {
 	}
 	if err := StopScope(t.Context(), "x.scope"); !errors.Is(err, ErrNoSystemd) {
 		t.Errorf("scope without systemd: %v", err)
+	}
+	var s Slices
+	defer s.Close()
+	if err := errors.Join(s.Set(t.Context(), Slice{Name: "x.slice"}), s.Stop(t.Context(), "x.slice")); !errors.Is(err, ErrNoSystemd) {
+		t.Errorf("slices without systemd: %v", err)
+	}
+	var r Services
+	defer r.Close()
+	if _, err := r.Read(t.Context(), "x.service"); !errors.Is(err, ErrNoSystemd) {
+		t.Errorf("a service without systemd: %v", err)
 	}
 }

@@ -3,6 +3,8 @@ package systemd
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +18,10 @@ type Unit struct {
 	After, Wants []string
 	// Environment of the service, "NAME=value".
 	Environment []string
+	// EnvironmentFile holds further variables; it need not exist.
+	EnvironmentFile string
+	// Notes are kept in the file for ReadNote; systemd skips them. Names are letters.
+	Notes map[string]string
 	// WatchdogSec restarts a service that has not pinged for so long; 0 for no watchdog.
 	WatchdogSec int
 	// StopSec is how long the service may take to stop before it is killed. Default: 30.
@@ -25,7 +31,8 @@ type Unit struct {
 // Render writes the unit file. The choices: Type=notify, so that what comes after waits for real readiness; Delegate, so
 // that systemd leaves the cgroups below alone; KillMode=mixed, so that only the main process is asked to stop and the pods'
 // helpers, which have scopes of their own, never are; Restart=always, since a node without its agent is no node; and no
-// limit on tasks and memory locks, which pods would inherit.
+// limit on tasks and memory locks, which pods would inherit. No exit code keeps it from being restarted: what is wrong with
+// the configuration at boot may mend itself (a clock that is set late, an address that DHCP gives later).
 func (u Unit) Render() (string, error) {
 	var errs []error
 	if u.Description == "" || strings.ContainsAny(u.Description, "\r\n") {
@@ -39,7 +46,7 @@ func (u Unit) Render() (string, error) {
 			errs = append(errs, fmt.Errorf("Environment %q: use NAME=value", e))
 		}
 	}
-	for _, s := range append(append(append([]string{}, u.Exec...), u.Environment...), append(u.After, u.Wants...)...) {
+	for _, s := range append(append(append([]string{}, u.Exec...), u.Environment...), append(append(u.After, u.Wants...), append(slices.Collect(maps.Values(u.Notes)), u.EnvironmentFile)...)...) {
 		if strings.ContainsAny(s, "\r\n\x00") {
 			errs = append(errs, fmt.Errorf("%q: a unit file has one line a setting", s))
 		}
@@ -74,6 +81,9 @@ func (u Unit) Render() (string, error) {
 	for _, e := range u.Environment {
 		line("Environment=%s", quote(e, false))
 	}
+	if u.EnvironmentFile != "" {
+		line("EnvironmentFile=-%s", escapePercent(u.EnvironmentFile))
+	}
 	line("KillMode=mixed")
 	line("Delegate=yes")
 	line("Restart=always")
@@ -91,7 +101,28 @@ func (u Unit) Render() (string, error) {
 	line("")
 	line("[Install]")
 	line("WantedBy=multi-user.target")
+	if len(u.Notes) > 0 {
+		line("")
+		line(notesSection)
+		for _, name := range slices.Sorted(maps.Keys(u.Notes)) {
+			line("%s=%s", name, u.Notes[name])
+		}
+	}
 	return b.String(), nil
+}
+
+// notesSection is one that systemd skips: its name begins with X-.
+const notesSection = "[X-Reeve]"
+
+// ReadNote finds a note in the text of a unit file, "" if it has none of that name.
+func ReadNote(text, name string) string {
+	_, notes, _ := strings.Cut(text, "\n"+notesSection+"\n")
+	for line := range strings.Lines(notes) {
+		if value, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // quote protects an argument from systemd's own parsing: white space, quotes, backslashes, specifiers (%) and, in command

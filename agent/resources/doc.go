@@ -2,5 +2,6 @@
 // named as the cgroupfs or the systemd driver names them; and it computes what the node can give.
 //
 // It writes plain files: a cgroup is a folder, and on a machine without systemd that is all there is. Under the systemd
-// driver the slices are made by path as well, with Delegate left to the service's own slice. It starts no goroutine.
+// driver on cgroup v2 each cgroup is also a slice of systemd's, made, limited and stopped through it. It starts no
+// goroutine, but the connection to systemd has two of its library's.
 package resources

@@ -27,8 +27,9 @@ type Config struct {
 
 // Manager makes and removes pods' cgroups. Safe for concurrent use.
 type Manager struct {
-	cfg  Config
-	tree *tree
+	cfg    Config
+	tree   *tree
+	slices slicer // nil: folders alone
 
 	mu   sync.Mutex
 	pods map[types.UID]*v1.Pod // for the Burstable class's shares
@@ -42,18 +43,18 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, tree: t, pods: map[types.UID]*v1.Pod{}, set: map[types.UID]limits{}}
+	m := &Manager{cfg: cfg, tree: t, slices: managed(cfg, t.v2), pods: map[types.UID]*v1.Pod{}, set: map[types.UID]limits{}}
 	top := limits{}
 	if cfg.Enforce {
 		top.shares = container.SharesOf(cfg.Allocatable.Cpu().MilliValue())
 		top.memoryBytes = cfg.Allocatable.Memory().Value()
 		top.pids = pidsOf(cfg.Allocatable)
 	}
-	if err := t.make(m.path(), top); err != nil {
+	if err := m.make(m.path(), top); err != nil {
 		return nil, err
 	}
 	for _, q := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort} {
-		if err := t.make(m.path(class(q)), limits{shares: container.MinShares}); err != nil {
+		if err := m.make(m.path(class(q)), limits{shares: container.MinShares}); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +154,7 @@ func (m *Manager) limit(pod *v1.Pod, join func(was, now limits) limits) error {
 		write.memoryBytes = -1
 	}
 	if !known || now != was {
-		if err := m.tree.make(m.PodPath(pod), write); err != nil {
+		if err := m.make(m.PodPath(pod), write); err != nil {
 			return err
 		}
 	}
@@ -220,7 +221,7 @@ func (m *Manager) RemovePod(uid types.UID) error {
 	m.mu.Unlock()
 	var errs []error
 	for _, c := range classes {
-		errs = append(errs, m.tree.remove(m.path(c, "pod"+string(uid))))
+		errs = append(errs, m.remove(m.path(c, "pod"+string(uid))))
 	}
 	errs = append(errs, m.reshare())
 	return errors.Join(errs...)
@@ -242,7 +243,7 @@ func (m *Manager) reshare() error {
 	if shares == m.last {
 		return nil
 	}
-	if err := m.tree.make(m.path("burstable"), limits{shares: shares}); err != nil {
+	if err := m.make(m.path("burstable"), limits{shares: shares}); err != nil {
 		return fmt.Errorf("share CPU among Burstable pods: %w", err)
 	}
 	m.last = shares

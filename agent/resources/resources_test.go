@@ -1,15 +1,19 @@
 package resources
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/reevehq/reeve/internal/testenv"
+	"github.com/reevehq/reeve/systemd"
 )
 
 func pod(req, lim v1.ResourceList) *v1.Pod {
@@ -152,5 +156,54 @@ func TestV2Tree(t *testing.T) {
 				t.Errorf("pods = %v, want %s", got, p.UID)
 			}
 		})
+	}
+}
+
+// recorded is systemd's part of slices, written down. root is a folder that looks like the cgroups.
+type recorded struct {
+	root    string
+	set     []systemd.Slice
+	stopped []string
+}
+
+func (r *recorded) Set(_ context.Context, s systemd.Slice) error {
+	r.set = append(r.set, s)
+	return nil
+}
+
+func (r *recorded) Stop(_ context.Context, name string) error {
+	r.stopped = append(r.stopped, name)
+	return os.RemoveAll(filepath.Join(r.root, "kubepods.slice", "kubepods-burstable.slice", name))
+}
+
+// TestSystemdHearsOfEverySlice: what systemd does not know, it undoes; what it is not told to stop, it keeps.
+func TestSystemdHearsOfEverySlice(t *testing.T) {
+	rec := &recorded{root: t.TempDir()}
+	m := &Manager{cfg: Config{Root: "/", Driver: "systemd"}, slices: rec, tree: &tree{v2: true, mounts: map[string]string{"": rec.root}}, pods: map[types.UID]*v1.Pod{}, set: map[types.UID]limits{}}
+	lim := v1.ResourceList{v1.ResourceCPU: resource.MustParse("500m"), v1.ResourceMemory: resource.MustParse("64Mi")}
+	p := pod(v1.ResourceList{v1.ResourceCPU: resource.MustParse("500m")}, lim)
+	if err := m.EnsurePod(p); err != nil {
+		t.Fatal(err)
+	}
+	wider := p.DeepCopy()
+	delete(wider.Spec.Containers[0].Resources.Limits, v1.ResourceCPU)
+	if err := m.EnsurePod(wider); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.RemovePod(p.UID); err != nil {
+		t.Fatal(err)
+	}
+	const slice, about = "kubepods-burstable-pod0a_1b.slice", "pods of reeve"
+	want := []systemd.Slice{
+		{Name: slice, Description: about, CPUWeight: 59, CPUQuota: 500 * time.Millisecond, MemoryMax: 64 << 20},
+		{Name: "kubepods-burstable.slice", Description: about, CPUWeight: 59},
+		{Name: slice, Description: about, CPUWeight: 59, CPUQuota: systemd.NoLimit, MemoryMax: 64 << 20},
+		{Name: "kubepods-burstable.slice", Description: about, CPUWeight: 1},
+	}
+	if !slices.Equal(rec.set, want) {
+		t.Errorf("systemd heard\n%+v, want\n%+v", rec.set, want)
+	}
+	if !slices.Equal(rec.stopped, []string{slice}) {
+		t.Errorf("systemd was told to stop %v", rec.stopped)
 	}
 }

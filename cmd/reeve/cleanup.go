@@ -45,6 +45,9 @@ func cleanupCommand() *cobra.Command {
 			if _, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
 				return nil // nothing was ever made, or all of it is gone
 			}
+			if err := refuseUnderService(ctx, unitFolder, dataDir); err != nil {
+				return err
+			}
 			if !yes {
 				if err := confirm(cmd.InOrStdin(), cmd.OutOrStdout(), fmt.Sprintf("Remove all pods of reeve in %s, and its data?", dataDir)); err != nil {
 					return err

@@ -19,6 +19,7 @@ import (
 	"github.com/reevehq/reeve/internal/datadir"
 	"github.com/reevehq/reeve/internal/logpump"
 	"github.com/reevehq/reeve/proxy"
+	"github.com/reevehq/reeve/systemd"
 )
 
 // sandboxTimeout bounds stopping and removing one pod's sandbox and containers.
@@ -68,7 +69,7 @@ func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst ins
 		try("remove the pod network", err)
 	}
 	try("unmount", unmountBelow(append(inst.podFolders(), dir.Root())...))
-	try("remove cgroups", removeCgroups(dir, inst))
+	try("remove cgroups", removeCgroups(ctx, dir, inst))
 	if all != nil {
 		return all
 	}
@@ -106,7 +107,7 @@ func removePods(ctx context.Context, rt cri.Runtime) error {
 
 // removeCgroups removes the pods' tree and the helpers' cgroups. The root itself goes when it was ours alone: it is not
 // the hierarchy's root and is empty.
-func removeCgroups(dir datadir.Dir, inst instance) error {
+func removeCgroups(ctx context.Context, dir datadir.Dir, inst instance) error {
 	host, err := cgroup.Detect()
 	if errors.Is(err, cgroup.ErrNone) {
 		return nil
@@ -117,6 +118,13 @@ func removeCgroups(dir datadir.Dir, inst instance) error {
 	pods := filepath.Join(inst.CgroupRoot, "kubepods")
 	if inst.CgroupDriver == "systemd" {
 		pods += ".slice"
+		if systemd.Running() && pods == "/kubepods.slice" {
+			var all systemd.Slices
+			defer all.Close()
+			if err := all.Stop(ctx, "kubepods.slice"); err != nil {
+				return err
+			}
+		}
 	}
 	err = errors.Join(host.Remove(pods), host.Remove(filepath.Join(inst.CgroupRoot, instanceID(dir))))
 	if err == nil && filepath.Clean(inst.CgroupRoot) != "/" {

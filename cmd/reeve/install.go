@@ -1,182 +1,171 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"log/slog"
 	"os"
-	"os/exec"
+	"os/signal"
 	"path/filepath"
-	"strings"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/reevehq/reeve/internal/datadir"
-	"github.com/reevehq/reeve/systemd"
 )
 
 const (
 	installedProgram = "/usr/local/bin/reeve"
 	unitFolder       = "/etc/systemd/system"
-	// systemctlTimeout bounds a call to systemctl; starting waits until the node is ready.
-	systemctlTimeout = 5 * time.Minute
+	// environmentFile is the administrator's: proxies for pulls, GOMEMLIMIT. install never writes it.
+	environmentFile = "/etc/default/reeve"
+	// defaultWait is how long install waits for the node: seconds on a PC, minutes on a slow board with an SD card.
+	defaultWait = 10 * time.Minute
 )
 
 // unitName is the service of a role.
 func unitName(role string) string { return "reeve-" + role + ".service" }
 
+var installRoles = []string{"server", "agent"}
+
 func installCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "install server|agent [flags of that command]",
-		Short: "Install this program as a systemd service and start it",
-		Long: "Copy this program to " + installedProgram + ", write " + unitFolder + "/reeve-<role>.service with the flags given,\n" +
-			"and enable and start it. `reeve uninstall` takes all of it away again.",
-		Example:            "  reeve install server --tls-san api.example.com\n  reeve install agent --server https://192.0.2.10:6443 --token-file /root/token",
-		DisableFlagParsing: true, // the flags belong to the role; it checks them
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 || (args[0] != "server" && args[0] != "agent") {
-				if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
-					return cmd.Help()
-				}
-				return badConfig(errors.New("say what to install: reeve install server [flags], or reeve install agent [flags]"))
-			}
-			if err := needRoot("reeve install"); err != nil {
-				return err
-			}
-			if !systemd.Running() {
-				return badConfig(errors.New("systemd does not run on this host; start `reeve " + args[0] + "` from the service manager that does"))
-			}
-			return install(cmd.Context(), args[0], args[1:])
-		},
-	}
-}
-
-// install refuses flags that the role would refuse, before anything is changed.
-func install(ctx context.Context, role string, args []string) error {
-	probe := serverCommand()
-	if role == "agent" {
-		probe = agentCommand()
-	}
-	if err := probe.ParseFlags(args); err != nil {
-		return badConfig(fmt.Errorf("flags of reeve %s: %w", role, err))
-	}
-	if rest := probe.Flags().Args(); len(rest) > 0 {
-		return badConfig(fmt.Errorf("flags of reeve %s: unexpected %q", role, rest))
-	}
-	text, err := systemd.Unit{
-		Description: "reeve " + role + ", a Kubernetes node agent on containerd", Exec: append([]string{installedProgram, role}, args...),
-		After: []string{"network-online.target", "containerd.service"}, Wants: []string{"network-online.target"},
-	}.Render()
-	if err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	if err := copyProgram(self, installedProgram); err != nil {
-		return err
-	}
-	if err := datadir.WriteFile(filepath.Join(unitFolder, unitName(role)), []byte(text), 0o644); err != nil {
-		return err
-	}
-	return errors.Join(systemctl(ctx, "daemon-reload"), systemctl(ctx, "enable", "--now", unitName(role)))
-}
-
-// copyProgram replaces dst atomically, so that a running one keeps its file.
-func copyProgram(src, dst string) error {
-	if src == dst {
-		return nil
-	}
-	in, err := os.Open(src)
-	if err != nil {
-		return fmt.Errorf("install the program: %w", err)
-	}
-	defer in.Close()
-	out, err := os.CreateTemp(filepath.Dir(dst), ".reeve-")
-	if err != nil {
-		return fmt.Errorf("install the program: %w", err)
-	}
-	defer os.Remove(out.Name())
-	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err == nil {
-		err = os.Rename(out.Name(), dst)
-	}
-	if err != nil {
-		return fmt.Errorf("install the program as %q: %w", dst, err)
-	}
-	return nil
-}
-
-func systemctl(ctx context.Context, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("systemctl %s: %w: %s; journalctl -u reeve-server -u reeve-agent may say why", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return nil
-}
-
-func uninstallCommand() *cobra.Command {
-	var dataDir string
-	var yes, keepData bool
 	cmd := &cobra.Command{
-		Use:   "uninstall",
-		Short: "Take away what install did, and everything that reeve made on this host",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := needRoot("reeve uninstall"); err != nil {
-				return err
+		Use:   "install server|agent",
+		Short: "Install this program as a systemd service and start it",
+		Long: "Install this program as a systemd service, start it, and wait until the node is Ready.\n\n" +
+			"It writes two files: the program as " + installedProgram + ", and " + unitFolder + "/reeve-server.service or\n" +
+			"reeve-agent.service with the flags given. Everything is checked before anything is written. Packages are not\n" +
+			"installed: `reeve doctor` says what is missing.\n\n" +
+			"Run it again to upgrade (with the newer program) or to change flags: the service is restarted, pods keep running.\n" +
+			"Run again with nothing new it changes nothing. A containerd that runs on the host is used as it is; else reeve\n" +
+			"starts one of its own. `reeve uninstall` takes all of it away again, pods, rules and data included.\n\n" +
+			"Variables for the service, such as HTTPS_PROXY for pulling images, go into " + environmentFile + ", one NAME=value a\n" +
+			"line; it is read at each start.",
+		Example: "  reeve install server\n" +
+			"  reeve install server --tls-san api.example.com --config /etc/reeve.yaml\n" +
+			"  reeve install agent --server https://192.0.2.10:6443 --token-file /root/token\n" +
+			"  systemctl status reeve-server; journalctl -u reeve-server -f",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return badConfig(fmt.Errorf("cannot install %q; say reeve install server or reeve install agent", args[0]))
 			}
-			if !yes {
-				if err := confirm(cmd.InOrStdin(), cmd.OutOrStdout(), "Stop reeve here, remove its pods, its data in "+dataDir+" and the program?"); err != nil {
-					return err
-				}
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), cleanupTimeout)
-			defer cancel()
-			return uninstall(ctx, dataDir, keepData)
+			return badConfig(errors.New("say what to install: reeve install server, or reeve install agent; see reeve install --help"))
 		},
 	}
-	cmd.Flags().StringVar(&dataDir, "data-dir", datadir.Default, "folder of all state")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().BoolVar(&keepData, "keep-data", false, "keep the data-dir: the control plane's state and the images")
+	cmd.AddCommand(installRoleCommand("server", "Install control plane and node agent as reeve-server.service",
+		"  reeve install server --tls-san api.example.com --proxy-mode nftables"))
+	cmd.AddCommand(installRoleCommand("agent", "Install the node agent as reeve-agent.service and join a cluster",
+		"  reeve install agent --server https://192.0.2.10:6443 --token-file /root/token\n  reeve install agent --kubeconfig /root/bootstrap.kubeconfig"))
 	return cmd
 }
 
-func uninstall(ctx context.Context, dataDir string, keepData bool) error {
-	removed := false
-	for _, role := range []string{"server", "agent"} {
-		path := filepath.Join(unitFolder, unitName(role))
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err := systemctl(ctx, "disable", "--now", unitName(role)); err != nil {
-			return err
-		}
-		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("remove the unit: %w", err)
-		}
-		removed = true
+func installRoleCommand(role, short, example string) *cobra.Command {
+	in := &installation{role: role, program: installedProgram, units: unitFolder}
+	cmd := &cobra.Command{
+		Use: role + " [flags of reeve " + role + "]", Short: short, Args: cobra.NoArgs, Example: example,
+		Long: short + ", and wait until it is ready.\n`reeve install --help` says what is written where. All flags but --wait are those of `reeve " + role + "`.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			in.out = cmd.OutOrStdout()
+			return in.run(ctx)
+		},
 	}
-	if removed {
-		if err := systemctl(ctx, "daemon-reload"); err != nil {
-			return err
+	in.flags = cmd.Flags()
+	newRoleFlags(role, in.flags)
+	in.flags.DurationVar(&in.wait, "wait", defaultWait, "how long to wait until the node is Ready; 0 does not wait")
+	return cmd
+}
+
+// roleFlags are the flags of a role as its own command parses them.
+type roleFlags struct {
+	flags  *pflag.FlagSet
+	server *serverOptions // of one of the two
+	agent  *agentOptions
+}
+
+func newRoleFlags(role string, f *pflag.FlagSet) roleFlags {
+	r := roleFlags{flags: f}
+	if role == "server" {
+		r.server = &serverOptions{}
+		r.server.addFlags(f)
+	} else {
+		r.agent = &agentOptions{}
+		r.agent.addFlags(f)
+	}
+	return r
+}
+
+// pathFlags name files. The service runs in another folder than install.
+var pathFlags = []string{
+	"config", "data-dir", "token-file", "kubeconfig", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "resolv-conf", "static-pods",
+	"root-dir", "pod-logs-dir", "registry-hosts-dir", "cni-conf-dir",
+}
+
+// serviceArgs are the arguments of the service: the flags that were given, without install's own, paths made absolute. A
+// token is left out: it goes into a file that only root can read.
+func serviceArgs(given *pflag.FlagSet) (args []string, token string, err error) {
+	given.Visit(func(f *pflag.Flag) {
+		switch {
+		case f.Name == "wait" || f.Name == "help":
+			return
+		case f.Name == "token":
+			token = f.Value.String()
+			return
+		case slices.Contains(pathFlags, f.Name) && f.Value.String() != "":
+			abs, absErr := filepath.Abs(f.Value.String())
+			err = errors.Join(err, absErr, f.Value.Set(abs))
+		}
+		args = append(args, flagArgs(f)...)
+	})
+	return args, token, err
+}
+
+// checkRole refuses what the service would refuse at its start, while nothing has been changed yet. It answers the data-dir.
+func checkRole(role string, args []string, token string, portsFree bool) (datadir.Dir, error) {
+	r := newRoleFlags(role, pflag.NewFlagSet(role, pflag.ContinueOnError))
+	if err := r.flags.Parse(args); err != nil {
+		return datadir.Dir{}, err
+	}
+	if config := r.flags.Lookup("config").Value.String(); config != "" {
+		if err := loadConfigFile(r.flags, config); err != nil {
+			return datadir.Dir{}, err
 		}
 	}
-	if _, err := os.Stat(dataDir); err == nil {
-		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		if err := cleanup(ctx, log, dataDir, keepData); err != nil {
-			return err
+	dataDir, logs, node := "", logOptions{}, (*nodeOptions)(nil)
+	if r.server != nil {
+		dataDir, logs, node = r.server.DataDir, r.server.Log, &r.server.Node
+	} else {
+		dataDir, logs, node = r.agent.DataDir, r.agent.Log, &r.agent.Node
+	}
+	if _, err := logs.logger(); err != nil {
+		return datadir.Dir{}, err
+	}
+	if err := needClock(time.Now()); err != nil {
+		return datadir.Dir{}, err
+	}
+	dir, err := datadir.Open(dataDir)
+	if err != nil {
+		return datadir.Dir{}, err
+	}
+	if r.agent != nil {
+		if token != "" {
+			r.agent.Token = token
 		}
+		err = r.agent.complete(dir)
+	} else {
+		err = node.complete(dir.Agent())
 	}
-	if err := os.Remove(installedProgram); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the program: %w", err)
+	if err != nil {
+		return dir, err
 	}
-	return nil
+	if portsFree && (r.server == nil || !r.server.DisableAgent) {
+		err = agentPreflight(node)
+	}
+	if portsFree && r.server != nil {
+		err = errors.Join(err, needPort("--https-listen-port", hostPort(r.server.BindAddress, r.server.Port)))
+	}
+	return dir, err
 }

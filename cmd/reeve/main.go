@@ -14,8 +14,8 @@ import (
 	"github.com/reevehq/reeve/internal/version"
 )
 
-// Exit codes. exitConfig follows sysexits.h's EX_CONFIG: starting again with the same input cannot help, so the
-// supervisor, and systemd through RestartPreventExitStatus, do not.
+// Exit codes. exitConfig follows sysexits.h's EX_CONFIG: starting again with the same input is not likely to help, so the
+// supervisor does not, and install tells it at once. systemd does: a clock may be set, or an address come, later.
 const (
 	exitFailure = 1
 	exitConfig  = 78

@@ -284,6 +284,8 @@ func readiness(log *slog.Logger, controlPlaneOnly bool) func(child string) {
 		waiting["agent"] = true
 	}
 	began := time.Now()
+	notifier := systemd.NewNotifier(log)
+	notifier.Status("starting")
 	return func(child string) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -293,7 +295,11 @@ func readiness(log *slog.Logger, controlPlaneOnly bool) func(child string) {
 		delete(waiting, child)
 		if len(waiting) == 0 {
 			log.Info("Became ready", "after", time.Since(began).Round(time.Millisecond))
-			systemd.NewNotifier(log).Ready("control plane and node are ready")
+			notifier.Ready("control plane and node are ready")
+			return
+		}
+		if waiting["agent"] {
+			notifier.Status("the control plane is ready; waiting for the node")
 		}
 	}
 }

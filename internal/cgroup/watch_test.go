@@ -161,6 +161,48 @@ func TestPressureTriggerWakes(t *testing.T) {
 	}
 }
 
+// TestLimitOfV2Wakes fills a real cgroup of v2 up to its limit. tests/vm runs it in a machine that has v2.
+func TestLimitOfV2Wakes(t *testing.T) {
+	h, err := Detect()
+	if err != nil {
+		skip(t, err.Error())
+	}
+	if !h.Unified {
+		t.Skip("needs cgroup v2: it runs in a virtual machine")
+	}
+	path := testCgroup(t, h)
+	if err := os.WriteFile(filepath.Join(h.V2, path, "memory.max"), []byte("16777216"), 0); err != nil {
+		t.Fatal(err)
+	}
+	w, err := h.WatchMemory(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if got := w.Sources(); !slices.Equal(got, []string{"pressure", "events"}) {
+		t.Fatalf("sources = %v, want pressure and events", got)
+	}
+	fill(t, h, path, 4)
+	select {
+	case <-w.C:
+		t.Fatal("woken below the limit")
+	default:
+	}
+	fill(t, h, path, 64)
+	select {
+	case <-w.C:
+	case <-time.After(patience):
+		t.Fatal("not woken at the limit")
+	}
+	if hits := table(filepath.Join(h.V2, path), "memory.events")["max"]; hits == nil || *hits == 0 {
+		t.Error("the kernel counts no hit of the limit")
+	}
+	u := h.Read(path)
+	if u.MemoryLimit == nil || *u.MemoryLimit != 16<<20 || u.MemoryUsage == nil || *u.MemoryUsage > 16<<20 || u.MemoryPressure == nil || u.CPUNanoseconds == nil {
+		t.Errorf("usage of the full cgroup: %+v", u)
+	}
+}
+
 func TestCloseEndsTheWatch(t *testing.T) {
 	w, err := (&Host{Unified: true, V2: t.TempDir()}).WatchMemory("/nothing")
 	if err != nil {
