@@ -343,6 +343,9 @@ func (l *loop) apply(ctx context.Context, i int, be backend) bool {
 		}
 	}
 	l.metrics.applied(be.Family(), took, full, be.Rules())
+	if w, can := be.(counter); can {
+		l.metrics.written(be.Family(), w.Written())
+	}
 	if full {
 		l.cfg.Logger.Info("Programmed all Services", logkey.IPFamily, int(be.Family()), "services", len(changes), logkey.Duration, took)
 	} else {

@@ -22,7 +22,16 @@ import (
 	"github.com/reevehq/reeve/internal/testns"
 )
 
-func TestMain(m *testing.M) { testns.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(processAPI) != "" {
+		if err := processMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "proxy:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	testns.Main(m)
+}
 
 // world is a node (the test's namespace) with pods behind it and a machine outside, and an API.
 type world struct {

@@ -24,6 +24,7 @@ type metrics struct {
 	endpointChanges    prometheus.Counter
 	serviceChanges     prometheus.Counter
 	rules              *prometheus.GaugeVec
+	rulesWritten       *prometheus.GaugeVec
 	restoreFailures    *prometheus.CounterVec
 	noLocalEndpoints   *prometheus.GaugeVec
 	conntrackDeleted   *prometheus.CounterVec
@@ -61,6 +62,7 @@ func newMetrics(r *prometheus.Registry, mode Mode) (*metrics, error) {
 		endpointChanges:  prometheus.NewCounter(prometheus.CounterOpts(opts("sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices."))),
 		serviceChanges:   prometheus.NewCounter(prometheus.CounterOpts(opts("sync_proxy_rules_service_changes_total", "Changes of Services."))),
 		rules:            prometheus.NewGaugeVec(prometheus.GaugeOpts(rules), []string{"table", "ip_family"}),
+		rulesWritten:     prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("sync_proxy_rules_iptables_last", "Rules added or removed by the last programming.")), []string{"table", "ip_family"}),
 		restoreFailures:  prometheus.NewCounterVec(prometheus.CounterOpts(opts(failures, "Failed programmings.")), family),
 		noLocalEndpoints: prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("sync_proxy_rules_no_local_endpoints_total", "Services with a Local policy and endpoints, but none on this node.")), []string{"traffic_policy"}),
 		conntrackDeleted: prometheus.NewCounterVec(prometheus.CounterOpts(opts("conntrack_reconciler_deleted_entries_total", "Stale flows forgotten.")), family),
@@ -71,7 +73,7 @@ func newMetrics(r *prometheus.Registry, mode Mode) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		m.syncSeconds, m.fullSeconds, m.partialSeconds, m.programmingSeconds, m.lastSync, m.lastQueued, m.endpointChanges,
-		m.serviceChanges, m.rules, m.restoreFailures, m.noLocalEndpoints, m.conntrackDeleted, m.heals, m.healthz, m.livez,
+		m.serviceChanges, m.rules, m.rulesWritten, m.restoreFailures, m.noLocalEndpoints, m.conntrackDeleted, m.heals, m.healthz, m.livez,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the proxy's metrics: %w", err)
@@ -98,6 +100,12 @@ func (m *metrics) applied(f plan.Family, took time.Duration, full bool, rules ma
 	which.WithLabelValues(label).Observe(took.Seconds())
 	for table, n := range rules {
 		m.rules.WithLabelValues(table, label).Set(float64(n))
+	}
+}
+
+func (m *metrics) written(f plan.Family, rules map[string]int) {
+	for table, n := range rules {
+		m.rulesWritten.WithLabelValues(table, familyLabel(f)).Set(float64(n))
 	}
 }
 

@@ -30,6 +30,9 @@ type healer interface {
 	Heal(ctx context.Context) (string, error)
 }
 
+// counter is a backend that counts the rules that its last Apply added or removed, by table.
+type counter interface{ Written() map[string]int }
+
 // closer is a backend that holds something open.
 type closer interface{ Close() }
 

@@ -1,6 +1,7 @@
 package xtables
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
@@ -25,35 +26,44 @@ type Saved struct {
 func ParseSave(out []byte) Saved {
 	s := Saved{Rules: map[string]map[string]int{}}
 	for line := range strings.Lines(string(out)) {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, ":"):
-			if name, _, _ := strings.Cut(line[1:], " "); name != "" {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), ":"); ok {
+			if name, _, _ = strings.Cut(name, " "); name != "" {
 				s.Chains = append(s.Chains, name)
 			}
-			continue
-		case strings.HasPrefix(line, "["):
-			_, rest, ok := strings.Cut(line, "] ")
-			if !ok {
-				continue
-			}
-			line = rest
 		}
-		rule, ok := strings.CutPrefix(line, "-A ")
-		if !ok {
-			continue
-		}
-		chain, rest, _ := strings.Cut(rule, " ")
+	}
+	for chain, rule := range SavedRules(out) {
 		// Only built-in chains are asked for; keeping ten thousand Services' rules would be waste.
 		switch chain {
 		case "PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING":
 			if s.Rules[chain] == nil {
 				s.Rules[chain] = map[string]int{}
 			}
-			s.Rules[chain][rest]++
+			s.Rules[chain][rule]++
 		}
 	}
 	return s
+}
+
+// SavedRules are all rules of one table as iptables-save prints it, each with its chain, in their order.
+func SavedRules(out []byte) iter.Seq2[string, string] {
+	return func(yield func(chain, rule string) bool) {
+		for line := range strings.Lines(string(out)) {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "[") {
+				var ok bool
+				if _, line, ok = strings.Cut(line, "] "); !ok {
+					continue
+				}
+			}
+			if rule, ok := strings.CutPrefix(line, "-A "); ok {
+				chain, rest, _ := strings.Cut(rule, " ")
+				if !yield(chain, rest) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Has reports a chain whose name begins with prefix.

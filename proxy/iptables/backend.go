@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 
@@ -38,6 +39,7 @@ type Backend struct {
 	counts   [dispatchChains]int
 	natRules int
 	rejected map[plan.Name]error
+	written  map[string]int // rules in the last transaction, by table
 }
 
 type serviceState struct {
@@ -70,8 +72,8 @@ func (b *Backend) Family() plan.Family { return b.cfg.Family }
 func (b *Backend) SetFacts(f plan.Facts) { b.cfg.Facts = f }
 
 // Apply brings the kernel's rules from what the last successful Apply made to what changes say: a Service's plan, or nil
-// for a Service that is gone. With full, changes are all Services, nothing is presumed of the kernel, and chains of ours
-// that no Service has any more are removed. After an error the next Apply must be full. A full one leaves out the
+// for a Service that is gone. With full, changes are all Services, nothing is presumed of the kernel: the tables are read,
+// chains that differ are written, and chains of ours that no Service has any more are removed. After an error the next Apply must be full. A full one leaves out the
 // Services whose rules this kernel does not take (Rejected), so that they harm no other.
 func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
 	if !full {
@@ -83,7 +85,7 @@ func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned
 	}
 	b.reset()
 	input, err := b.full(ctx, changes)
-	if err != nil {
+	if err != nil || input == nil {
 		return err
 	}
 	err = b.xt.Restore(ctx, input)
@@ -124,23 +126,20 @@ func (e *edit) input(table string) []byte {
 	return out.Bytes()
 }
 
-// full renders everything, with the jumps that are missing and without the chains that nobody needs.
+// full renders everything, and answers the restore input that leads there from what the tables hold, or nil when they are
+// the same: chains that differ, jumps that are missing, and without the chains that nobody needs.
 func (b *Backend) full(ctx context.Context, all map[plan.Name]*plan.Planned) ([]byte, error) {
 	names := make([]plan.Name, 0, len(all))
 	for name := range all {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, c plan.Name) int { return strings.Compare(a.String(), c.String()) })
-	edits := map[string]*edit{}
-	want := map[string]bool{}
-	declared := func(table string, c chainRules) {
-		edits[table].chain(c.name, c.rules)
-		want[table+" "+c.name] = true
-	}
+	want := map[string]map[string]wanted{}
+	declared := func(table string, c chainRules, last int) { want[table][c.name] = wanted{c.rules, last} }
 	for _, table := range tables {
-		edits[table] = &edit{}
+		want[table] = map[string]wanted{}
 		for _, c := range b.cfg.fixed(table) {
-			declared(table, c)
+			declared(table, c, len(c.rules))
 		}
 	}
 	var lines [dispatchChains][]string
@@ -151,35 +150,98 @@ func (b *Backend) full(ctx context.Context, all map[plan.Name]*plan.Planned) ([]
 		r := b.cfg.render(*all[name])
 		b.remember(name, r)
 		for _, c := range r.chains {
-			declared("nat", c)
+			declared("nat", c, len(c.rules))
 		}
 		for w, l := range r.lines {
 			lines[w] = append(lines[w], l...)
 		}
 	}
 	for w := range dispatchChains {
-		declared(w.table(), chainRules{b.cfg.dispatch(w), append(lines[w], b.cfg.last(w)...)})
+		last := b.cfg.last(w)
+		declared(w.table(), chainRules{b.cfg.dispatch(w), append(lines[w], last...)}, len(last))
 	}
 
 	var out bytes.Buffer
+	b.written = map[string]int{}
 	for _, table := range tables {
 		saved, err := b.xt.Save(ctx, table)
 		if err != nil {
 			return nil, fmt.Errorf("read table %s: %w", table, err)
 		}
 		found := xtables.ParseSave(saved)
+		same := unchanged(saved, found.Chains, want[table])
+		e := &edit{}
+		for _, name := range slices.Sorted(maps.Keys(want[table])) {
+			if !same[name] {
+				e.chain(name, want[table][name].rules)
+			}
+		}
 		for _, chain := range found.Chains {
-			if b.cfg.mine(chain) && !want[table+" "+chain] {
-				edits[table].drop(chain)
+			if _, wanted := want[table][chain]; !wanted && b.cfg.mine(chain) {
+				e.drop(chain)
 			}
 		}
 		for _, line := range xtables.MissingJumps(b.cfg.jumps(), table, found) {
-			edits[table].rules.WriteString(line + "\n")
+			e.rules.WriteString(line + "\n")
 		}
-		edits[table].writeTo(&out, table)
+		b.write(e, &out, table)
+	}
+	if out.Len() == 0 {
+		return nil, nil
 	}
 	return out.Bytes(), nil
 }
+
+// wanted are a chain's rules. Of the last ones the order matters, of those before it does not.
+type wanted struct {
+	rules []string
+	last  int
+}
+
+// unchanged are the chains that a saved table has as they are wanted, by name. Rules are rendered in iptables-save's own
+// words; where another version's differ, a chain is written once more than it must.
+func unchanged(saved []byte, chains []string, want map[string]wanted) map[string]bool {
+	same := make(map[string]bool, len(chains))
+	for _, c := range chains {
+		_, same[c] = want[c]
+	}
+	at := map[string]int{}
+	loose := map[string]map[string]int{} // how often a rule is wanted among those that have no order
+	for chain, rule := range xtables.SavedRules(saved) {
+		if !same[chain] {
+			continue
+		}
+		w, i := want[chain], at[chain]
+		at[chain]++
+		if i >= len(w.rules)-w.last {
+			same[chain] = i < len(w.rules) && w.rules[i] == rule
+			continue
+		}
+		if loose[chain] == nil {
+			loose[chain] = map[string]int{}
+			for _, r := range w.rules[:len(w.rules)-w.last] {
+				loose[chain][r]++
+			}
+		}
+		loose[chain][rule]--
+		same[chain] = loose[chain][rule] >= 0
+	}
+	for c := range same {
+		same[c] = same[c] && at[c] == len(want[c].rules)
+	}
+	return same
+}
+
+// write appends a table's edit, if there is one, and counts its rules.
+func (b *Backend) write(e *edit, out *bytes.Buffer, table string) {
+	b.written[table] = bytes.Count(e.rules.Bytes(), []byte("\n"))
+	if !e.empty() {
+		e.writeTo(out, table)
+	}
+}
+
+// Written counts the rules that the last Apply added or removed, by table.
+func (b *Backend) Written() map[string]int { return b.written }
 
 // mine reports a chain that this backend makes for Services. Fixed chains are always wanted.
 func (c Config) mine(chain string) bool {
@@ -286,9 +348,10 @@ func (b *Backend) difference(changes map[plan.Name]*plan.Planned) []byte {
 		}
 	}
 	var out bytes.Buffer
+	b.written = map[string]int{}
 	for _, table := range tables {
-		if e := edits[table]; e != nil && !e.empty() {
-			e.writeTo(&out, table)
+		if e := edits[table]; e != nil {
+			b.write(e, &out, table)
 		}
 	}
 	if out.Len() == 0 {

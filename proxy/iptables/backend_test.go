@@ -3,8 +3,10 @@ package iptables
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -209,6 +211,51 @@ func TestStepsEndWhereOneWriteDoes(t *testing.T) {
 	}
 }
 
+// Whatever others did to the rules, a full write mends it, and touches nothing else.
+func TestFullWriteMendsWhatItFinds(t *testing.T) {
+	all := map[plan.Name]*plan.Planned{}
+	for i := range 20 {
+		name, p := synthetic(i, 3, 0)
+		all[name] = p
+	}
+	want := newFakeKernel()
+	if err := New(testConfig(plan.IPv4), want).Apply(t.Context(), all, true); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		k := newFakeKernel()
+		if err := New(testConfig(plan.IPv4), k).Apply(t.Context(), all, true); err != nil {
+			t.Fatal(err)
+		}
+		table := tables[r.IntN(len(tables))]
+		chains := slices.Sorted(maps.Keys(k.tables[table]))
+		chain := chains[r.IntN(len(chains))]
+		rules := slices.Clone(k.tables[table][chain])
+		switch damage := r.IntN(4); {
+		case damage == 0 && strings.HasPrefix(chain, "KUBE"):
+			rules = append(rules, "-s 192.0.2.66/32 -j DROP")
+		case damage == 1 && len(rules) > 0:
+			rules = slices.Delete(rules, 0, 1)
+		case damage == 2 && len(rules) > 1:
+			rules[0], rules[len(rules)-1] = rules[len(rules)-1], rules[0]
+		default:
+			rules = nil
+		}
+		k.tables[table][chain] = rules
+		b := New(testConfig(plan.IPv4), k)
+		if err := b.Apply(t.Context(), all, true); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want.dump(true), k.dump(true)); diff != "" && strings.HasPrefix(chain, "KUBE") {
+			t.Fatalf("seed %d, %s %s: (- wanted, + left)\n%s", seed, table, chain, diff)
+		}
+		if n := b.Written()["nat"] + b.Written()["filter"] + b.Written()["mangle"]; n > 30 {
+			t.Errorf("seed %d, %s %s: it wrote %d rules", seed, table, chain, n)
+		}
+	}
+}
+
 func TestUnchangedServiceWritesNothing(t *testing.T) {
 	k := newFakeKernel()
 	b := New(testConfig(plan.IPv4), k)
@@ -263,9 +310,22 @@ func TestRealIPTablesTakeTheStories(t *testing.T) {
 				if err := b.Apply(t.Context(), nil, true); err != nil {
 					t.Fatal(err)
 				}
+				all := map[plan.Name]*plan.Planned{}
 				for _, s := range stories {
-					if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
+					step := planOf(s, 0)
+					if err := b.Apply(t.Context(), step, false); err != nil {
 						t.Errorf("%s: %v", s.Name, err)
+					}
+					maps.Copy(all, step)
+				}
+				// A new process over the old one's rules, with the same to serve, finds each as it would write it.
+				again := New(testConfig(family), xt)
+				if err := again.Apply(t.Context(), all, true); err != nil {
+					t.Fatal(err)
+				}
+				for table, n := range again.Written() {
+					if n != 0 {
+						t.Errorf("started again it wrote %d rules in table %s", n, table)
 					}
 				}
 				if ok, err := b.Intact(t.Context()); !ok || err != nil {

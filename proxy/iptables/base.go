@@ -84,10 +84,10 @@ func (c Config) fixed(table string) []chainRules {
 			{c.chain("POSTROUTING"), []string{
 				"-m mark ! --mark " + mark + " -j RETURN",
 				// The mark must be clear when the packet is encapsulated or looped, or it would be masqueraded again.
-				"-j MARK --xor-mark " + bit,
+				"-j MARK --set-xmark " + bit + "/0x0",
 				"-j MASQUERADE --random-fully",
 			}},
-			{c.chain("MARK-MASQ"), []string{"-j MARK --or-mark " + bit}},
+			{c.chain("MARK-MASQ"), []string{"-j MARK --set-xmark " + mark}},
 			off,
 			canary,
 		}

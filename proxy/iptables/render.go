@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -167,7 +168,7 @@ func (r *portRules) external(useCluster, useLocal bool) {
 		for _, a := range p.LoadBalancerIPs {
 			// The node itself, where it has that address.
 			fw.rules = append(fw.rules, fmt.Sprintf("-s %s -j %s", hostPrefix(a), r.ext))
-			r.out.add(filterFirewall, "%s -j DROP", r.match("traffic that the load balancer's source ranges leave out", a))
+			r.out.add(filterFirewall, "%s -j DROP", r.match("traffic that no source range of the load balancer allows", a))
 		}
 		if reachable {
 			r.out.chains = append(r.out.chains, fw)
@@ -175,12 +176,12 @@ func (r *portRules) external(useCluster, useLocal bool) {
 	}
 	each("load balancer IP", p.LoadBalancerIPs, firewall)
 	if p.NodePort != 0 {
-		match := fmt.Sprintf("-p %s -m comment --comment %q -m %s --dport %d", r.proto, r.comment+" node port", r.proto, p.NodePort)
+		match := fmt.Sprintf("-m comment --comment %q -m %s --dport %d", r.comment+" node port", r.proto, p.NodePort)
 		if reachable {
-			r.out.add(natNodePorts, "%s -j %s", match, r.ext)
+			r.out.add(natNodePorts, "-p %s %s -j %s", r.proto, match, r.ext)
 		}
 		if p.External != plan.Forward {
-			r.out.add(filterExternal, "-m addrtype --dst-type LOCAL %s %s", match, r.deny(p.External))
+			r.out.add(filterExternal, "-p %s -m addrtype --dst-type LOCAL %s %s", r.proto, match, r.deny(p.External))
 		}
 	}
 	if !reachable {
@@ -233,17 +234,32 @@ func (r *portRules) pool(name string, eps []netip.AddrPort, internal bool) {
 	}
 	if r.p.AffinitySeconds > 0 {
 		for _, e := range eps {
-			add("-m recent --name %[1]s --rcheck --seconds %[2]d --reap --rsource -j %[1]s", r.sep(e), r.p.AffinitySeconds)
+			add("-m recent --rcheck --seconds %d --reap %s -j %s", r.p.AffinitySeconds, r.client(e), r.sep(e))
 		}
 	}
 	for i, e := range eps {
 		if n := len(eps) - i; n > 1 {
-			add("-m statistic --mode random --probability %s -j %s", strconv.FormatFloat(1/float64(n), 'f', 10, 64), r.sep(e))
+			add("-m statistic --mode random --probability %s -j %s", probability(n), r.sep(e))
 		} else {
 			add("-j %s", r.sep(e))
 		}
 	}
 	r.out.chains = append(r.out.chains, ch)
+}
+
+// probability is that of one in n, in the kernel's steps of 1/2³¹ and as iptables-save prints it.
+func probability(n int) string {
+	const steps = 1 << 31
+	return strconv.FormatFloat(math.Round(steps/float64(n))/steps, 'f', 11, 64)
+}
+
+// client is the part of a match that means who is remembered to have been sent to an endpoint.
+func (r *portRules) client(e netip.AddrPort) string {
+	mask := "255.255.255.255"
+	if r.Family == plan.IPv6 {
+		mask = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+	}
+	return "--name " + r.sep(e) + " --mask " + mask + " --rsource"
 }
 
 func (r *portRules) sep(e netip.AddrPort) string {
@@ -262,7 +278,7 @@ func (r *portRules) endpoints(useCluster, useLocal bool) {
 			name := r.sep(e)
 			recent := ""
 			if r.p.AffinitySeconds > 0 {
-				recent = " -m recent --name " + name + " --set --rsource"
+				recent = " -m recent --set " + r.client(e)
 			}
 			r.out.chains = append(r.out.chains, chainRules{name: name, rules: []string{
 				fmt.Sprintf("-s %s -m comment --comment %q -j %s", hostPrefix(e.Addr()), r.comment, r.chain("MARK-MASQ")),

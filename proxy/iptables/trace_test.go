@@ -54,19 +54,13 @@ func (k *fakeKernel) walk(t *testing.T, table, chain string, p packet) []left {
 			case "RETURN":
 				out = append(out, left{p, "RETURN"})
 			case "MARK":
-				f := strings.Fields(arg)
-				bits, err := strconv.ParseUint(f[1], 0, 32)
-				if err != nil {
-					t.Fatal(rule)
+				value, mask, ok := strings.Cut(strings.TrimPrefix(arg, "--set-xmark "), "/")
+				bits, err := strconv.ParseUint(value, 0, 32)
+				clear, err2 := strconv.ParseUint(mask, 0, 32)
+				if !ok || err != nil || err2 != nil || clear&^bits != 0 {
+					t.Fatalf("rule %q changes more of the mark than one bit", rule)
 				}
-				switch f[0] {
-				case "--or-mark":
-					p.mark |= uint32(bits)
-				case "--xor-mark":
-					p.mark ^= uint32(bits)
-				default:
-					t.Fatalf("rule %q sets the whole mark", rule)
-				}
+				p.mark = p.mark&^uint32(clear) ^ uint32(bits)
 				next = append(next, p)
 			case "MASQUERADE":
 				p.masq = true
@@ -128,7 +122,7 @@ func (k *fakeKernel) match(t *testing.T, rule string, p packet) (matches, may bo
 		case "-i":
 			prefix, isPrefix := strings.CutSuffix(value, "+")
 			check(p.in == value || isPrefix && strings.HasPrefix(p.in, prefix))
-		case "-m", "--comment", "--mode", "--name", "--seconds":
+		case "-m", "--comment", "--mode", "--name", "--seconds", "--mask":
 		case "--dport":
 			check(strconv.Itoa(int(p.dst.Port())) == value)
 		case "--dst-type":
