@@ -230,6 +230,9 @@ cgroupDriver: cgroupfs
 podLogsDir: %s
 staticPodPath: %s
 resolvConf: %s
+evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
 %s`, node.CgroupRoot(filepath.Base(b.dir)), b.path("pod-logs"), b.path("manifests"), b.path("resolv.conf"), more))
 	b.kubelet = &process{t: b.t, name: "kubelet", log: b.path("kubelet.log"), args: append([]string{b.path("kubelet"),
 		"--config", b.path("kubelet.yaml"), "--root-dir", b.path("kubelet-root"), "--cert-dir", b.path("pki"), "--hostname-override", "node-b",

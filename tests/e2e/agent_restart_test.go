@@ -51,6 +51,13 @@ func TestAgentRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	node.Eventually(t, "every pod to be a ready endpoint", func() error {
+		out, err := n.TryKubectl("", "get", "endpointslices", "-l", "kubernetes.io/service-name=hello", "-o", "jsonpath={.items[*].endpoints[*].conditions.ready}")
+		if ready := strings.Count(out, "true"); err == nil && ready != hellos {
+			err = fmt.Errorf("%d of %d", ready, hellos)
+		}
+		return err
+	})
 	calm := watchCalm(t, client)
 	follow := startFollower(client, "writer-0")
 	l := startLoad(url)

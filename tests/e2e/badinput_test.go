@@ -183,5 +183,5 @@ func TestBadPods(t *testing.T) {
 		}
 	}
 	n.wantSame("beside bad neighbours", before)
-	n.Kubectl("delete", "pods", "--all", "--timeout=120s", "--grace-period=1")
+	n.Kubectl("delete", "pods", "--all", "--timeout=180s", "--grace-period=1")
 }

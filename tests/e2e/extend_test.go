@@ -23,7 +23,7 @@ func TestExtend(t *testing.T) {
 
 	t.Run("a CustomResourceDefinition", func(t *testing.T) {
 		n.Kubectl("apply", "-f", "testdata/crd.yaml")
-		n.Kubectl("wait", "--for=condition=Established", "crd/shires.e2e.reeve.dev", "--timeout=60s")
+		n.Kubectl("wait", "--for=condition=Established", "crd/shires.e2e.reeve.dev", "--timeout=180s")
 		const shire = "apiVersion: e2e.reeve.dev/v1\nkind: Shire\nmetadata: {name: york}\nspec: {hundreds: "
 		node.Eventually(t, "objects of the new kind", func() error {
 			_, err := n.TryKubectl(shire+"12}\n", "apply", "-f", "-")
@@ -46,7 +46,7 @@ func TestExtend(t *testing.T) {
 			}
 			return err
 		})
-		n.Kubectl("delete", "-f", "testdata/crd.yaml", "--timeout=60s")
+		n.Kubectl("delete", "-f", "testdata/crd.yaml", "--timeout=180s")
 	})
 
 	t.Run("a chart through helm", func(t *testing.T) {
@@ -63,15 +63,15 @@ func TestExtend(t *testing.T) {
 			}
 			return string(out)
 		}
-		runHelm("install", "greeter", "testdata/chart", "--wait", "--timeout=120s")
+		runHelm("install", "greeter", "testdata/chart", "--wait", "--timeout=180s")
 		ip := n.Kubectl("get", "service", "greeter", "-o", "jsonpath={.spec.clusterIP}")
 		node.Eventually(t, "the chart's page", func() error { _, err := get("http://" + ip + "/"); return err })
-		runHelm("upgrade", "greeter", "testdata/chart", "--set", "replicas=1", "--wait", "--timeout=120s")
+		runHelm("upgrade", "greeter", "testdata/chart", "--set", "replicas=1", "--wait", "--timeout=180s")
 		if out := runHelm("list"); !strings.Contains(out, "greeter") || !strings.Contains(out, "deployed") {
 			t.Errorf("helm list:\n%s", out)
 		}
-		runHelm("rollback", "greeter", "1", "--wait", "--timeout=120s")
-		runHelm("uninstall", "greeter", "--wait", "--timeout=120s")
+		runHelm("rollback", "greeter", "1", "--wait", "--timeout=180s")
+		runHelm("uninstall", "greeter", "--wait", "--timeout=180s")
 		if out := n.Kubectl("get", "deployments,services", "-l", "release=greeter", "-o", "name"); strings.TrimSpace(out) != "" {
 			t.Errorf("after uninstall there is still %s", out)
 		}
@@ -83,7 +83,7 @@ func TestExtend(t *testing.T) {
 		n.Kubectl("create", "rolebinding", "lister", "--role=lister", "--serviceaccount=default:lister")
 		n.Kubectl("run", "incluster", "--image=localhost/incluster:v1", "--image-pull-policy=Never", "--restart=Never",
 			`--overrides={"spec":{"serviceAccountName":"lister"}}`)
-		n.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/incluster", "--timeout=120s")
+		n.Kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/incluster", "--timeout=180s")
 		if out := n.Kubectl("logs", "incluster"); strings.TrimSpace(out) != "kubernetes" {
 			t.Errorf("the program in the pod printed %q, want the one Service", out)
 		}

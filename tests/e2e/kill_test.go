@@ -39,7 +39,7 @@ func TestKillEachProcess(t *testing.T) {
 		}},
 		{"logpump", func() { n.killProcess("logpump --dir", n.DataDir()) }},
 		{"logpump's keeper", func() { n.killProcess("logpump --keep", n.DataDir()) }},
-		{"containerd", func() { n.killProcess("containerd ", filepath.Join(n.DataDir(), "containerd")) }},
+		{"containerd", func() { n.killProcess("containerd --config", filepath.Join(n.DataDir(), "containerd")) }},
 	}
 	if n.Plugin != nil {
 		// There is no logpump, and containerd is the user's: a killed one is not reeve's to start.
@@ -99,10 +99,13 @@ func (n story) killRole(role string) {
 // killProcess kills the one process whose command line has all parts, and waits until there is another.
 func (n story) killProcess(parts ...string) {
 	n.T.Helper()
-	pids := node.Processes(parts...)
-	if len(pids) != 1 {
-		n.T.Fatalf("processes with %q: %v, want one", parts, pids)
-	}
+	var pids []int
+	node.Eventually(n.T, "one "+parts[0], func() error {
+		if pids = node.Processes(parts...); len(pids) != 1 {
+			return fmt.Errorf("processes %v", pids)
+		}
+		return nil
+	})
 	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
 		n.T.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -50,7 +49,7 @@ func afternoon(t *testing.T, n story) {
 	step("apply and roll out", func(t *testing.T) {
 		watch := n.background("get", "pods", "-l", "app=web", "-w", "--no-headers")
 		n.Kubectl("apply", "-f", "testdata/web.yaml")
-		n.Kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+		n.Kubectl("rollout", "status", "deployment/web", "--timeout=180s")
 		watch.waitFor(t, "Running")
 		if out := n.Kubectl("get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"); out != "3" {
 			t.Errorf("readyReplicas = %q, want 3", out)
@@ -72,12 +71,15 @@ func afternoon(t *testing.T, n story) {
 	})
 	step("describe and explain", func(t *testing.T) {
 		pod := n.pods("app=web")[0]
-		out := n.Kubectl("describe", "pod", pod)
-		for _, want := range []string{"Scheduled", "Started", "Ready", "/etc/web", "kube-api-access", "node-a"} {
-			if !strings.Contains(out, want) {
-				t.Errorf("describe lacks %q:\n%s", want, out)
+		node.Eventually(t, "describe to tell everything, Events too", func() error {
+			out, err := n.TryKubectl("", "describe", "pod", pod)
+			for _, want := range []string{"Scheduled", "Started", "Ready", "/etc/web", "kube-api-access", "node-a"} {
+				if err == nil && !strings.Contains(out, want) {
+					err = fmt.Errorf("it lacks %q:\n%s", want, out)
+				}
 			}
-		}
+			return err
+		})
 		if out := n.Kubectl("explain", "deployment.spec.strategy.rollingUpdate.maxSurge"); !strings.Contains(out, "IntOrString") {
 			t.Errorf("explain: %s", out)
 		}
@@ -125,6 +127,7 @@ func afternoon(t *testing.T, n story) {
 		pods := n.pods("app=web")
 		clusterIP := n.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
 		podIP := n.Kubectl("get", "pod", pods[0], "-o", "jsonpath={.status.podIP}")
+		node.Eventually(t, "the Service's rules, with every pod", func() error { return spread(pods, func() (string, error) { return get("http://" + clusterIP + "/") }) })
 		n.wantSpread("the host to the ClusterIP", pods, func() (string, error) { return get("http://" + clusterIP + "/") })
 		n.wantSpread("the host to the NodePort", pods, func() (string, error) { return get("http://" + node.IP + ":30080/") })
 		n.wantSpread("outside to the NodePort", pods, func() (string, error) {
@@ -173,7 +176,7 @@ func afternoon(t *testing.T, n story) {
 	})
 	step("scale", func(t *testing.T) {
 		n.Kubectl("scale", "deployment/web", "--replicas=5")
-		n.Kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+		n.Kubectl("rollout", "status", "deployment/web", "--timeout=180s")
 		n.Kubectl("scale", "deployment/web", "--replicas=3")
 		node.Eventually(t, "three pods", func() error {
 			if got := n.pods("app=web"); len(got) != 3 {
@@ -193,11 +196,10 @@ func afternoon(t *testing.T, n story) {
 			return err
 		})
 		clusterIP := n.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
-		if _, err := get("http://" + clusterIP + "/"); err != nil {
-			t.Errorf("the old pods no longer serve during a failed rollout: %v", err)
-		}
+		// The pods that scaling down has just ended may still be among the endpoints.
+		node.Eventually(t, "the old pods to serve during a failed rollout", func() error { _, err := get("http://" + clusterIP + "/"); return err })
 		n.Kubectl("rollout", "undo", "deployment/web")
-		n.Kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+		n.Kubectl("rollout", "status", "deployment/web", "--timeout=180s")
 		if after := n.Kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"); after != before {
 			t.Errorf("after undo the image is %q, want %q", after, before)
 		}
@@ -230,17 +232,20 @@ func afternoon(t *testing.T, n story) {
 		}
 	})
 	step("delete", func(t *testing.T) {
-		n.Kubectl("delete", "-f", "testdata/web.yaml", "--timeout=120s")
+		n.Kubectl("delete", "-f", "testdata/web.yaml", "--timeout=180s")
 		node.Eventually(t, "no pods", func() error {
 			if got := n.pods("app=web"); len(got) > 0 {
 				return fmt.Errorf("still %v", got)
 			}
 			return nil
 		})
-		var slices struct{ Items []json.RawMessage }
-		if err := json.Unmarshal([]byte(n.Kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "json")), &slices); err != nil || len(slices.Items) > 0 {
-			t.Errorf("EndpointSlices remain: %d, %v", len(slices.Items), err)
-		}
+		node.Eventually(t, "no EndpointSlices", func() error {
+			out, err := n.TryKubectl("", "get", "endpointslices", "-l", "kubernetes.io/service-name in (web, web-node)", "-o", "name")
+			if err == nil && strings.TrimSpace(out) != "" {
+				err = fmt.Errorf("still %s", out)
+			}
+			return err
+		})
 	})
 }
 
@@ -253,25 +258,32 @@ func (n story) pods(selector string) []string {
 	return names
 }
 
-// wantSpread asks until every pod has answered once, and fails when an answer fails or comes from elsewhere.
+// wantSpread fails where asking again and again does not reach every pod, or fails.
 func (n story) wantSpread(what string, pods []string, ask func() (string, error)) {
 	n.T.Helper()
+	if err := spread(pods, ask); err != nil {
+		n.T.Fatalf("%s: %v", what, err)
+	}
+}
+
+// spread asks until every pod has answered once. An ask that fails, or an answer from elsewhere, is an error.
+func spread(pods []string, ask func() (string, error)) error {
 	seen := map[string]int{}
 	// With 3 endpoints chosen at random, 60 asks miss one of them once in 10^10 runs.
 	for range 60 {
 		out, err := ask()
 		if err != nil {
-			n.T.Fatalf("%s: %v", what, err)
+			return err
 		}
 		pod := strings.TrimSpace(out)
 		if !slices.Contains(pods, pod) {
-			n.T.Fatalf("%s: answered by %q, want one of %v", what, pod, pods)
+			return fmt.Errorf("answered by %q, want one of %v", pod, pods)
 		}
 		if seen[pod]++; len(seen) == len(pods) {
-			return
+			return nil
 		}
 	}
-	n.T.Errorf("%s: answers came from %v, want all of %v", what, seen, pods)
+	return fmt.Errorf("answers came from %v, want all of %v", seen, pods)
 }
 
 // get fetches a page over a connection of its own.

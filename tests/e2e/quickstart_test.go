@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,12 +22,12 @@ import (
 func TestQuickstartLeavesNothing(t *testing.T) {
 	dir := node.TempDir(t)
 	defer os.RemoveAll(dir)
-	before := hostState(t)
+	before := restingHost(t)
 	data := filepath.Join(dir, "quickstart")
 	quickstart := func(ctx context.Context, env ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, "../quickstart/run.sh", os.Getenv("REEVE_BIN"))
 		cmd.Env = append(os.Environ(), append(env, "DATA_DIR="+data, "NOTIFY_SOCKET=",
-			"SERVER_FLAGS=--cgroup-root="+node.CgroupRoot("quickstart")+" --cgroup-driver=cgroupfs --node-name=node-a")...)
+			"SERVER_FLAGS=--cgroup-root="+node.CgroupRoot("quickstart")+" --cgroup-driver=cgroupfs --node-name=node-a "+strings.Join(node.RoomyDisk, " "))...)
 		return cmd.CombinedOutput()
 	}
 
@@ -55,23 +58,46 @@ func TestQuickstartLeavesNothing(t *testing.T) {
 	if _, err := os.Stat(data); !os.IsNotExist(err) {
 		t.Errorf("the data-dir is still there: %v", err)
 	}
-	after := hostState(t)
-	for what, was := range before {
-		is := after[what]
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("run.sh printed:\n%s", out)
+		}
+	})
+	// The kernel takes links away some time after their namespace, and processes some time after they were ended.
+	node.Eventually(t, "the host to be as before", func() error { return difference(before, hostState(t)) })
+}
+
+// restingHost is the host's state once nothing of the tests before is still going away.
+func restingHost(t *testing.T) map[string][]string {
+	t.Helper()
+	state := hostState(t)
+	node.Eventually(t, "the host to be at rest", func() error {
+		before := state
+		state = hostState(t)
+		return difference(before, state)
+	})
+	return state
+}
+
+// difference says what is in one of the states and not in the other.
+func difference(before, after map[string][]string) error {
+	var all error
+	kinds := maps.Clone(before)
+	maps.Copy(kinds, after) // one that had nothing before may have something now
+	for what := range kinds {
+		was, is := before[what], after[what]
 		for _, line := range is {
 			if !slices.Contains(was, line) {
-				t.Errorf("%s: left behind: %s", what, line)
+				all = errors.Join(all, fmt.Errorf("%s: left behind: %s", what, line))
 			}
 		}
 		for _, line := range was {
 			if !slices.Contains(is, line) {
-				t.Errorf("%s: taken away: %s", what, line)
+				all = errors.Join(all, fmt.Errorf("%s: taken away: %s", what, line))
 			}
 		}
 	}
-	if t.Failed() {
-		t.Logf("run.sh printed:\n%s", out)
-	}
+	return all
 }
 
 // hostState lists what a node changes on a host, a sorted list of lines for each kind of thing.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +25,13 @@ const (
 	WaitTimeout  = 180 * time.Second
 	ExecTimeout  = 240 * time.Second
 )
+
+// RoomyDisk are flags with which a node does not care how full the host's disk is, which others fill: tests of eviction and
+// image collection give thresholds of their own.
+var RoomyDisk = []string{
+	"--eviction-hard=memory.available<100Mi,nodefs.available<1%,nodefs.inodesFree<1%,imagefs.available<1%,imagefs.inodesFree<1%",
+	"--image-gc-high-threshold=100", "--image-gc-low-threshold=99",
+}
 
 // Node is one `reeve server` with a data-dir of its own.
 type Node struct {
@@ -75,10 +83,10 @@ func newNode(t testing.TB, flags ...string) *Node {
 	t.Helper()
 	dir := TempDir(t)
 	n := &Node{T: t, Dir: dir, Bin: os.Getenv("REEVE_BIN")}
-	n.args = append([]string{
+	n.args = slices.Concat([]string{
 		"server", "--data-dir", n.DataDir(), "--root-dir", filepath.Join(dir, "kubelet"), "--pod-logs-dir", filepath.Join(dir, "pod-logs"),
 		"--cgroup-root", CgroupRoot(filepath.Base(dir)), "--cgroup-driver=cgroupfs", "--node-name=node-a", "--resolv-conf", filepath.Join(dir, "resolv.conf"),
-	}, flags...)
+	}, RoomyDisk, flags)
 	if err := os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver "+OutsideIP+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -67,21 +67,21 @@ wait_for() {
     sleep 0.1
   done
 }
-wait_for 60 "the credential" test -s "$KUBECONFIG"
+wait_for 120 "the credential" test -s "$KUBECONFIG"
 node_registered() { [ -n "$(kubectl get nodes -o name --request-timeout=2s)" ]; }
-wait_for 60 "the node" node_registered
-kubectl wait --for=condition=Ready node --all --timeout=60s
+wait_for 120 "the node" node_registered
+kubectl wait --for=condition=Ready node --all --timeout=120s
 printf 'Node Ready %.1f s after the start\n' "$(awk "BEGIN {print $(date +%s.%N) - $began}")"
 kubectl get nodes -o wide
 
 say "Deploying three pods and a Service"
 kubectl apply -f "$here/app.yaml"
-kubectl rollout status deployment/hello --timeout=120s
+kubectl rollout status deployment/hello --timeout=180s
 kubectl get pods -o wide
 
 address=$(kubectl get service hello -o jsonpath='{.spec.clusterIP}')
 say "Fetching http://$address/ (the Service's address) a few times"
-wait_for 30 "an answer through the Service" curl -fsS --noproxy '*' --max-time 2 "http://$address/"
+wait_for 60 "an answer through the Service" curl -fsS --noproxy '*' --max-time 2 "http://$address/"
 for _ in 1 2 3 4 5 6; do
   curl -fsS --noproxy '*' --max-time 5 "http://$address/"
 done
