@@ -75,6 +75,7 @@ func TestKubeletJoinsAndOutlivesItsCertificates(t *testing.T) {
 rotateCertificates: true
 serverTLSBootstrap: true
 nodeLeaseDurationSeconds: 8
+nodeStatusUpdateFrequency: 2s
 authentication: {x509: {clientCAFile: `+b.path("server", "server", "pki", "ca.crt")+`}}
 cpuManagerPolicy: static
 systemReserved: {cpu: 500m}
@@ -95,6 +96,7 @@ registerWithTaints: [{key: example.org/dedicated, value: "yes", effect: NoSchedu
 	node.Eventually(t, "the pod is Ready", func() (err error) { pod, err = b.running("default", "counter"); return err })
 	t.Run("its pods are on the conflist's network and can be reached", func(t *testing.T) { b.reach(t, pod) })
 	t.Run("without its network it is not Ready", func(t *testing.T) { b.networkGone(t) })
+	t.Run("its runtime does not answer", func(t *testing.T) { b.runtimeStalls(t, pod) })
 	t.Run("its object is deleted", func(t *testing.T) { b.deleted(t, pod) })
 	t.Run("static pods have mirrors", func(t *testing.T) { b.mirrors(t) })
 	t.Run("kube-proxy beside it", func(t *testing.T) { b.kubeProxy(t) })
@@ -179,6 +181,18 @@ func (b *bed) reach(t *testing.T, pod *v1.Pod) {
 	}
 }
 
+// wrote waits for the static pod's word: Ready says only that its process was made.
+func (b *bed) wrote(t *testing.T, name, want string) {
+	t.Helper()
+	node.Eventually(t, "the word of "+name, func() error {
+		raw, err := os.ReadFile(b.path("out", name))
+		if err == nil && strings.TrimSpace(string(raw)) != want {
+			err = fmt.Errorf("it wrote %q, want %q", raw, want)
+		}
+		return err
+	})
+}
+
 func (b *bed) mirrors(t *testing.T) {
 	pods := b.client.CoreV1().Pods("default")
 	b.write("manifests/web.yaml", fmt.Sprintf(static, "web", "one", b.path("out")))
@@ -213,9 +227,7 @@ func (b *bed) mirrors(t *testing.T) {
 		}
 		return err
 	})
-	if raw, err := os.ReadFile(b.path("out", "web")); err != nil || strings.TrimSpace(string(raw)) != "two" {
-		t.Errorf("the pod wrote %q, %v", raw, err)
-	}
+	b.wrote(t, "web", "two")
 
 	// Removed, both go; a mistake in another file harms nobody.
 	b.write("manifests/broken.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: broken}\nspec: {containerz: []}\n")

@@ -80,9 +80,13 @@ showHiddenMetricsForVersion: "1.35"
 			if _, mode, err := get("http://127.0.0.1:10249/proxyMode"); err != nil || mode != tc.mode {
 				t.Errorf("/proxyMode: %q, %v; want %s", mode, err, tc.mode)
 			}
-			if code, body, err := get("http://" + node.IP + ":10256/healthz"); err != nil || code != http.StatusOK {
-				t.Errorf("/healthz: %d %s %v", code, body, err)
-			}
+			node.Eventually(t, "/healthz is well", func() error {
+				code, body, err := get("http://" + node.IP + ":10256/healthz")
+				if err == nil && code != http.StatusOK {
+					err = fmt.Errorf("%d %s", code, body)
+				}
+				return err
+			})
 			want := map[string]string{"iptables": "showHiddenMetricsForVersion", "nftables": "--vmodule"}[tc.mode]
 			if strings.Count(p.text(), want) != 1 {
 				t.Errorf("the log says %q %d times, want once:\n%s", want, strings.Count(p.text(), want), p.tail())

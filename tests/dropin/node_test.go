@@ -7,7 +7,9 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -129,6 +131,38 @@ func (b *bed) networkGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	node.Eventually(t, "the node is Ready again", b.ready)
+}
+
+// runtimeStalls stops containerd as it is, and lets it go on: the node says so, and pods run on.
+func (b *bed) runtimeStalls(t *testing.T, pod *v1.Pod) {
+	raw, err := os.ReadFile(b.path("data", "containerd", "containerd.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	node.Eventually(t, "the node is not Ready without its runtime", func() error {
+		if c := condition(b.node(t), v1.NodeReady); c.Status == v1.ConditionTrue || !strings.Contains(c.Message, "container runtime") {
+			return fmt.Errorf("condition %+v", c)
+		}
+		return nil
+	})
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	node.Eventually(t, "the node is Ready again", b.ready)
+	var after *v1.Pod
+	node.Eventually(t, "its pod is Ready", func() (err error) { after, err = b.running(pod.Namespace, pod.Name); return err })
+	was, is := pod.Status.ContainerStatuses[0], after.Status.ContainerStatuses[0]
+	if is.ContainerID != was.ContainerID || is.RestartCount != was.RestartCount {
+		t.Errorf("the pod did not run on: %s restarted %d times, then %s restarted %d times", was.ContainerID, was.RestartCount, is.ContainerID, is.RestartCount)
+	}
 }
 
 // deleted has the Node object deleted by an administrator: the node registers again, its pod runs on.
