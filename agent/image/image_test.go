@@ -86,6 +86,32 @@ func why(err error) string {
 	return ""
 }
 
+// Names are asked for as the user wrote them, but for the tag; registry and repository, by which pull Secrets are found, are
+// those of the full name.
+func TestNames(t *testing.T) {
+	const sum = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for image, want := range map[string][3]string{
+		"busybox":                        {"busybox:latest", "docker.io", "library/busybox"},
+		"busybox:1.36":                   {"busybox:1.36", "docker.io", "library/busybox"},
+		"team/app":                       {"team/app:latest", "docker.io", "team/app"},
+		"index.docker.io/busybox":        {"index.docker.io/busybox:latest", "docker.io", "library/busybox"},
+		"registry.example:5000/team/app": {"registry.example:5000/team/app:latest", "registry.example:5000", "team/app"},
+		"localhost/app:v1":               {"localhost/app:v1", "localhost", "app"},
+		"app" + sum:                      {"app" + sum, "docker.io", "library/app"},
+		"app:v1" + sum:                   {"app:v1" + sum, "docker.io", "library/app"},
+	} {
+		name, domain, repository, err := Name(image)
+		if got := [3]string{name, domain, repository}; err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", image, got, err, want)
+		}
+	}
+	for _, image := range []string{"", "App", "a::b", "app@sha256:beef", "-x"} {
+		if name, _, _, err := Name(image); err == nil {
+			t.Errorf("%q is taken as %q", image, name)
+		}
+	}
+}
+
 func TestPolicies(t *testing.T) {
 	for _, tc := range []struct {
 		name, image string
