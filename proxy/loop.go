@@ -28,6 +28,7 @@ type loop struct {
 	claims   *plan.Claims                // which Service has what several claim
 	tally    *tally                      // of planned
 	lost     map[plan.Name]string        // what has been said of claims that others have
+	faults   map[plan.Name]string        // what has been said of fields that cannot be read
 	needFull []bool                      // by backend: nothing can be presumed of the kernel
 	missing  []bool                      // by backend: rules were, or may have been, missing for a while
 	node     nodeFacts
@@ -51,7 +52,8 @@ const (
 
 func (l *loop) run(ctx context.Context) {
 	l.planned = map[plan.Name]*plan.Planned{}
-	l.claims, l.tally, l.lost = plan.NewClaims(), newTally(), map[plan.Name]string{}
+	l.claims, l.tally = plan.NewClaims(), newTally()
+	l.lost, l.faults = map[plan.Name]string{}, map[plan.Name]string{}
 	l.pending = map[plan.Name]pendingChange{}
 	l.needFull, l.missing = make([]bool, len(l.backends)), make([]bool, len(l.backends))
 	l.presumeNothing()
@@ -213,6 +215,10 @@ func (l *loop) sync(ctx context.Context) bool {
 			p := plan.Plan(facts, c.service, c.slices)
 			planned[name] = &p
 		}
+		if text, fresh := news(l.faults, name, c.service.Faults); fresh {
+			l.cfg.Logger.Warn("Left out what cannot be read of a Service", logkey.Service, name.String(), "faults", text)
+			l.events.service(name, "InvalidField", "Left out on the node: "+text)
+		}
 	}
 	for name, p := range l.claims.Change(planned) {
 		next := pendingChange{before: l.planned[name], trigger: b.services[name].trigger}
@@ -265,16 +271,25 @@ func (l *loop) sync(ctx context.Context) bool {
 
 // sayLost names, once, the frontends that a Service claims and another has.
 func (l *loop) sayLost(name plan.Name) {
-	lost := strings.Join(l.claims.Lost(name), "; ")
-	if lost == l.lost[name] {
+	lost, fresh := news(l.lost, name, l.claims.Lost(name))
+	if !fresh {
 		return
 	}
-	if delete(l.lost, name); lost == "" {
-		return
-	}
-	l.lost[name] = lost
 	l.cfg.Logger.Warn("Left out what another Service has already", logkey.Service, name.String(), "lost", lost)
 	l.events.service(name, "FrontendTaken", "Not programmed on the node, since the first Service by name has it: "+lost)
+}
+
+// news joins what there is to say of a Service, and reports whether that is something that was not said before.
+func news(said map[plan.Name]string, name plan.Name, what []string) (text string, fresh bool) {
+	text = strings.Join(what, "; ")
+	if text == said[name] {
+		return text, false
+	}
+	if delete(said, name); text == "" {
+		return text, false
+	}
+	said[name] = text
+	return text, true
 }
 
 // settle does, once, what must wait for the rules to be in place. False: try again.

@@ -77,32 +77,32 @@ func openNFTables(cfg Config, family plan.Family) (backend, error) {
 }
 
 // openBackends makes a backend for each family of the node's addresses, and answers which mode they are of: cfg's, and for
-// auto the first that works. One family must work; the other is left out, with a warning, where the host has none.
-func openBackends(cfg Config) (Mode, []backend, error) {
+// auto the first that works. One family must work; the other is left out where the host has none, for the reason answered
+// as without.
+func openBackends(cfg Config) (m Mode, all []backend, without, err error) {
 	try := []Mode{cfg.Mode}
 	if cfg.Mode == ModeAuto {
 		try = autoModes
 	}
 	var errs []error
 	for _, m := range try {
-		b, err := openFamilies(cfg, kindOf(m))
+		b, without, err := openFamilies(cfg, kindOf(m))
 		if err == nil {
 			if len(errs) > 0 {
 				cfg.Logger.Info("Chose the Service proxy's mode", "mode", string(m), "because", errors.Join(errs...).Error())
 			}
-			return m, b, nil
+			return m, b, without, nil
 		}
 		errs = append(errs, fmt.Errorf("mode %s: %w", m, err))
 	}
-	return "", nil, errors.Join(errs...)
+	return "", nil, nil, errors.Join(errs...)
 }
 
-func openFamilies(cfg Config, k kind) ([]backend, error) {
+func openFamilies(cfg Config, k kind) (out []backend, without, err error) {
 	wanted := map[plan.Family]bool{}
 	for _, ip := range cfg.NodeIPs {
 		wanted[plan.FamilyOf(ip)] = true
 	}
-	var out []backend
 	var errs []error
 	for _, family := range families {
 		if !wanted[family] {
@@ -120,12 +120,9 @@ func openFamilies(cfg Config, k kind) ([]backend, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("open the proxy's backend: %w", errors.Join(errs...))
+		return nil, nil, fmt.Errorf("open the proxy's backend: %w", errors.Join(errs...))
 	}
-	if err := errors.Join(errs...); err != nil {
-		cfg.Logger.Warn("Proxied one IP family only", logkey.Err, err)
-	}
-	return out, nil
+	return out, errors.Join(errs...), nil
 }
 
 func iptablesConfig(cfg Config, family plan.Family) iptables.Config {

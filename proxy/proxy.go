@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/proxy/foreign"
 	"github.com/reevehq/reeve/proxy/plan"
 )
@@ -44,7 +45,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	mode, backends, err := openBackends(cfg)
+	mode, backends, without, err := openBackends(cfg)
 	if err != nil {
 		return err
 	}
@@ -70,6 +71,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	told := newEvents(cfg)
+	if without != nil {
+		cfg.Logger.Warn("Proxied one IP family only", logkey.Err, without)
+		told.node("IPFamilyNotProxied", "Services of one IP family are not programmed on the node: "+without.Error())
+	}
 	checks := newHealthChecks(cfg.Logger, health, told)
 	firewalls := newFirewalls(cfg, told)
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -429,11 +430,14 @@ func TestRunStopsEverythingItStarted(t *testing.T) {
 
 func TestWrongConfigurationNamesEveryField(t *testing.T) {
 	bit := 40
-	err := Run(t.Context(), Config{Mode: "userspace", MasqueradeBit: &bit, ChainPrefix: "lower", HealthzAddress: "10256"})
+	err := Run(t.Context(), Config{
+		Mode: "userspace", MasqueradeBit: &bit, ChainPrefix: "lower", HealthzAddress: "10256",
+		ClusterCIDRs: make([]netip.Prefix, 1), NodePortAddresses: make([]netip.Prefix, 2),
+	})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, field := range []string{"Client", "NodeName", "Mode", "MasqueradeBit", "ChainPrefix", "HealthzAddress"} {
+	for _, field := range []string{"Client", "NodeName", "Mode", "MasqueradeBit", "ChainPrefix", "HealthzAddress", "ClusterCIDRs[0]", "NodePortAddresses[1]", "10.244.0.0/16"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,6 +29,8 @@ type Service struct {
 	InternalLocal       bool
 	ExternalLocal       bool
 	HealthCheckNodePort uint16
+	// Faults name the fields that could not be read, in words for users. An API server refuses most of them.
+	Faults []string
 }
 
 // ServicePort is one port of a Service.
@@ -51,8 +54,8 @@ func FromService(s *corev1.Service) (Service, bool) {
 	if len(clusterIPs) == 0 {
 		clusterIPs = []string{s.Spec.ClusterIP}
 	}
-	out.ClusterIPs = addrs(clusterIPs)
-	out.ExternalIPs = addrs(s.Spec.ExternalIPs)
+	out.ClusterIPs = out.addrs("spec.clusterIPs", clusterIPs)
+	out.ExternalIPs = out.addrs("spec.externalIPs", s.Spec.ExternalIPs)
 	balanced := s.Spec.Type == corev1.ServiceTypeLoadBalancer
 	nodePorts := balanced || s.Spec.Type == corev1.ServiceTypeNodePort
 	if balanced {
@@ -60,12 +63,20 @@ func FromService(s *corev1.Service) (Service, bool) {
 			if in.IPMode != nil && *in.IPMode != corev1.LoadBalancerIPModeVIP {
 				continue
 			}
-			out.LoadBalancerIPs = append(out.LoadBalancerIPs, addrs([]string{in.IP})...)
-		}
-		for _, r := range s.Spec.LoadBalancerSourceRanges {
-			if p, err := netip.ParsePrefix(strings.TrimSpace(r)); err == nil {
-				out.SourceRanges = append(out.SourceRanges, p.Masked())
+			if in.IP != "" {
+				out.LoadBalancerIPs = append(out.LoadBalancerIPs, out.addrs("status.loadBalancer.ingress", []string{in.IP})...)
 			}
+		}
+		for i, r := range s.Spec.LoadBalancerSourceRanges {
+			p, err := netip.ParsePrefix(strings.TrimSpace(r))
+			if err != nil {
+				out.Faults = append(out.Faults, fmt.Sprintf("spec.loadBalancerSourceRanges[%d] %q is no address range: use one like 192.0.2.0/24", i, r))
+				continue
+			}
+			out.SourceRanges = append(out.SourceRanges, p.Masked())
+		}
+		if len(s.Spec.LoadBalancerSourceRanges) > 0 && len(out.SourceRanges) == 0 {
+			out.SourceRanges = []netip.Prefix{nobody} // a mistake must not open it to all
 		}
 	}
 	for _, p := range s.Spec.Ports {
@@ -99,16 +110,23 @@ func (s Service) Equal(o Service) bool {
 	return s.Name == o.Name && s.AffinitySeconds == o.AffinitySeconds && s.InternalLocal == o.InternalLocal &&
 		s.ExternalLocal == o.ExternalLocal && s.HealthCheckNodePort == o.HealthCheckNodePort &&
 		slices.Equal(s.Ports, o.Ports) && slices.Equal(s.ClusterIPs, o.ClusterIPs) && slices.Equal(s.ExternalIPs, o.ExternalIPs) &&
-		slices.Equal(s.LoadBalancerIPs, o.LoadBalancerIPs) && slices.Equal(s.SourceRanges, o.SourceRanges)
+		slices.Equal(s.LoadBalancerIPs, o.LoadBalancerIPs) && slices.Equal(s.SourceRanges, o.SourceRanges) &&
+		slices.Equal(s.Faults, o.Faults)
 }
 
-// addrs parses addresses, leaving out what is none.
-func addrs(in []string) []netip.Addr {
+// nobody is a range that no packet comes from.
+var nobody = netip.PrefixFrom(netip.IPv4Unspecified(), 32)
+
+// addrs parses a field's addresses, leaving out, and noting, what is none.
+func (s *Service) addrs(field string, in []string) []netip.Addr {
 	var out []netip.Addr
-	for _, s := range in {
-		if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, a.Unmap())
+	for _, text := range in {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			s.Faults = append(s.Faults, fmt.Sprintf("%s %q is no IP address", field, text))
+			continue
 		}
+		out = append(out, a.Unmap())
 	}
 	return out
 }
