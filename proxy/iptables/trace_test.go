@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,8 +27,6 @@ type left struct {
 	packet
 	verdict string
 }
-
-func isLocal(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(story.NodeAddrs, a) }
 
 // walk sends a packet through a chain, every way that chance may choose.
 func (k *fakeKernel) walk(t *testing.T, table, chain string, p packet) []left {
@@ -126,9 +123,9 @@ func (k *fakeKernel) match(t *testing.T, rule string, p packet) (matches, may bo
 		case "--dport":
 			check(strconv.Itoa(int(p.dst.Port())) == value)
 		case "--dst-type":
-			check(isLocal(p.dst.Addr()))
+			check(story.IsLocal(p.dst.Addr()))
 		case "--src-type":
-			check(isLocal(p.src.Addr()))
+			check(story.IsLocal(p.src.Addr()))
 		case "--mark":
 			v, m, _ := strings.Cut(value, "/")
 			want, _ := strconv.ParseUint(v, 0, 32)
@@ -213,7 +210,7 @@ func (k *fakeKernel) trace(t *testing.T, s story.Packet) story.Outcome {
 	var after []packet
 	for _, p := range all {
 		chain := "FORWARD"
-		if isLocal(p.dst.Addr()) {
+		if story.IsLocal(p.dst.Addr()) {
 			chain = "INPUT"
 		}
 		one := []packet{p}
@@ -225,38 +222,15 @@ func (k *fakeKernel) trace(t *testing.T, s story.Packet) story.Outcome {
 		}
 		after = append(after, one...)
 	}
-	return outcome(t, s, after, ends)
-}
-
-func outcome(t *testing.T, s story.Packet, arrived []packet, ends map[story.Fate]bool) story.Outcome {
-	t.Helper()
-	fates := slices.Collect(maps.Keys(ends))
-	o := story.Outcome{Fate: story.Reaches, Sticky: s.Want.Sticky}
-	for _, p := range arrived {
-		if p.mark != 0 && p.masq {
-			t.Errorf("%s leaves with mark %#x", s, p.mark)
-		}
-		if !p.dnat {
-			fates = append(fates, story.Untouched)
-			continue
-		}
-		if !slices.Contains(o.Endpoints, p.dst) {
-			o.Endpoints = append(o.Endpoints, p.dst)
-		}
-		o.Masqueraded = o.Masqueraded || p.masq
+	var arrived []story.Arrival
+	for _, p := range after {
+		arrived = append(arrived, story.Arrival{To: p.dst, Mark: p.mark, Translated: p.dnat, Masqueraded: p.masq})
 	}
-	if s.From == "node" {
-		o.Masqueraded = s.Want.Masqueraded
+	o, err := story.Collect(s, arrived, ends)
+	if err != nil {
+		t.Error(err)
 	}
-	slices.SortFunc(o.Endpoints, netip.AddrPort.Compare)
-	if len(fates) == 0 {
-		return o
-	}
-	slices.Sort(fates)
-	if fates = slices.Compact(fates); len(fates) > 1 || len(o.Endpoints) > 0 {
-		t.Errorf("%s: %v, and %v", s, fates, o.Endpoints)
-	}
-	return story.Outcome{Fate: fates[0]}
+	return o
 }
 
 // Every packet of every story goes through the rules where it should, in every step, whether those came at once or as

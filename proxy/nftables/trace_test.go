@@ -24,8 +24,6 @@ type packet struct {
 	dnat, masq    bool
 }
 
-func isLocal(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(story.NodeAddrs, a) }
-
 // left is a packet as it leaves a chain, with the verdict; none: it fell through.
 type left struct {
 	packet
@@ -98,11 +96,11 @@ func (tr tracer) rule(text string, p packet) []left {
 				return through
 			}
 		case take("fib", "daddr", "type", "local"):
-			if !isLocal(p.dst.Addr()) {
+			if !story.IsLocal(p.dst.Addr()) {
 				return through
 			}
 		case take("fib", "saddr", "type", "local"):
-			if !isLocal(p.src.Addr()) {
+			if !story.IsLocal(p.src.Addr()) {
 				return through
 			}
 		case take("meta", "mark", "set", "meta", "mark", "or"):
@@ -341,47 +339,27 @@ func (tr tracer) trace(s story.Packet) story.Outcome {
 	} else {
 		all = tr.hook(knftables.PreroutingHook, all, ends)
 	}
-	var arrived []packet
+	var arrived []story.Arrival
 	for _, p := range all {
 		one := []packet{p}
 		switch {
-		case isLocal(p.dst.Addr()) && s.From != "node":
+		case story.IsLocal(p.dst.Addr()) && s.From != "node":
 			one = tr.hook(knftables.InputHook, one, ends)
-		case !isLocal(p.dst.Addr()):
+		case !story.IsLocal(p.dst.Addr()):
 			if s.From != "node" {
 				one = tr.hook(knftables.ForwardHook, one, ends)
 			}
 			one = tr.hook(knftables.PostroutingHook, one, ends)
 		}
-		arrived = append(arrived, one...)
-	}
-	fates := slices.Collect(maps.Keys(ends))
-	o := story.Outcome{Fate: story.Reaches, Sticky: s.Want.Sticky}
-	for _, p := range arrived {
-		if p.mark != 0 && p.masq {
-			tr.t.Errorf("%s leaves with mark %#x", s, p.mark)
+		for _, p := range one {
+			arrived = append(arrived, story.Arrival{To: p.dst, Mark: p.mark, Translated: p.dnat, Masqueraded: p.masq})
 		}
-		if !p.dnat {
-			fates = append(fates, story.Untouched)
-			continue
-		}
-		if !slices.Contains(o.Endpoints, p.dst) {
-			o.Endpoints = append(o.Endpoints, p.dst)
-		}
-		o.Masqueraded = o.Masqueraded || p.masq
 	}
-	if s.From == "node" {
-		o.Masqueraded = s.Want.Masqueraded
+	o, err := story.Collect(s, arrived, ends)
+	if err != nil {
+		tr.t.Error(err)
 	}
-	slices.SortFunc(o.Endpoints, netip.AddrPort.Compare)
-	if len(fates) == 0 {
-		return o
-	}
-	slices.Sort(fates)
-	if fates = slices.Compact(fates); len(fates) > 1 || len(o.Endpoints) > 0 {
-		tr.t.Errorf("%s: %v, and %v", s, fates, o.Endpoints)
-	}
-	return story.Outcome{Fate: fates[0]}
+	return o
 }
 
 // Every packet of every story goes through the table where it should, in every step, whether that came at once or as
