@@ -129,7 +129,8 @@ func nativeConfig(log *slog.Logger, dir datadir.Dir, o *nodeOptions, address str
 	return native.Config{
 		Address: address, StateDir: filepath.Join(dir.Root(), "cri"), LogpumpDir: dir.Logpump(), DetachLogpump: detach(dir, o.CgroupRoot, "logpump"),
 		Network: network, CgroupDriver: o.CgroupDriver, CgroupRoot: o.CgroupRoot, Handlers: handlers, DefaultHandler: o.RuntimeHandler,
-		ImageDir: filepath.Join(dir.Agent(), "images"), RegistryDir: o.RegistryHosts, Logger: log.With("part", "cri"),
+		ImageDir: filepath.Join(dir.Agent(), "images"), RegistryDir: o.RegistryHosts, CDIDirs: o.CDISpecDirs,
+		Logger: log.With("part", "cri"),
 	}
 }
 

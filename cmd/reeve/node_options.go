@@ -42,6 +42,7 @@ type nodeOptions struct {
 	RuntimeHandler    string
 	CRISocket         string
 	RegistryHosts     string
+	CDISpecDirs       []string
 
 	Network    string
 	CNIConfDir string
@@ -107,6 +108,7 @@ func (o *nodeOptions) addRuntimeFlags(f *pflag.FlagSet, network string) {
 	f.StringVar(&o.ContainerdAddress, "containerd-address", "", "socket of containerd (default: the host's running one, else a private one is started)")
 	f.StringVar(&o.RuntimeHandler, "default-runtime", "runc", "OCI runtime of pods that name no RuntimeClass: runc, crun, or a shim's name")
 	f.StringVar(&o.RegistryHosts, "registry-hosts-dir", "/etc/containerd/certs.d", "folder of containerd's registry hosts files")
+	f.StringSliceVar(&o.CDISpecDirs, "cdi-spec-dirs", []string{"/etc/cdi", "/var/run/cdi"}, "folders of the Container Device Interface's specifications, a later one wins; empty for none")
 	f.StringVar(&o.Network, "network", network, "builtin (routed, set up by reeve) or cni (conflists of --cni-conf-dir)")
 	f.StringVar(&o.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "folder of CNI configuration, watched; for --network=cni")
 	f.StringSliceVar(&o.CNIBinDirs, "cni-bin-dir", []string{"/opt/cni/bin", "/usr/lib/cni"}, "folders of CNI plugins, the first hit wins")
@@ -118,6 +120,11 @@ func (o *nodeOptions) completeRuntime(agentDir string) error {
 	bad := func(format string, args ...any) { all = errors.Join(all, fmt.Errorf(format, args...)) }
 	if !filepath.IsAbs(o.CgroupRoot) {
 		bad("--cgroup-root %q is not absolute; give a path that starts with /", o.CgroupRoot)
+	}
+	for _, dir := range o.CDISpecDirs {
+		if !filepath.IsAbs(dir) {
+			bad("--cdi-spec-dirs %q is not absolute; give a path that starts with /", dir)
+		}
 	}
 	if o.CRISocket == "" {
 		o.CRISocket = filepath.Join(agentDir, "cri.sock")

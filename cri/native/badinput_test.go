@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,9 +15,43 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/reevehq/reeve/cri/remote"
+	"github.com/reevehq/reeve/cri/server"
 	"github.com/reevehq/reeve/internal/testenv"
 	"github.com/reevehq/reeve/internal/testns"
 )
+
+// served is the rig's runtime as other CRI callers meet it: through the published client and a socket, so that codes and
+// messages are those that reach them.
+func (g *rig) served() *remote.Runtime {
+	g.t.Helper()
+	rt, err := remote.New(g.t.Context(), g.serve())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { rt.Close(context.Background()) })
+	return rt
+}
+
+// serve puts the rig's runtime on a socket until the test ends.
+func (g *rig) serve() (endpoint string) {
+	g.t.Helper()
+	endpoint = "unix://" + filepath.Join(g.dir, "cri.sock")
+	l, err := server.Listen(endpoint)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.ServeListener(ctx, l, g.Runtime, g.cfg.Logger) }()
+	g.t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			g.t.Errorf("serve: %v", err)
+		}
+	})
+	return endpoint
+}
 
 // mustFail checks an error's code and that it names the thing.
 func mustFail(t *testing.T, what string, err error, code codes.Code, names string) {
@@ -28,7 +63,7 @@ func mustFail(t *testing.T, what string, err error, code codes.Code, names strin
 
 func TestBadSandboxes(t *testing.T) {
 	g := newRig(t)
-	ctx := t.Context()
+	rt, ctx := g.served(), t.Context()
 	type config = runtimeapi.PodSandboxConfig
 	for name, tc := range map[string]struct {
 		mod   func(*config)
@@ -63,17 +98,19 @@ func TestBadSandboxes(t *testing.T) {
 			c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/none.json"}
 		}, codes.InvalidArgument, "/none.json"},
 	} {
-		_, err := g.RunPodSandbox(ctx, g.sandboxConfig("bad", tc.mod), "")
+		_, err := rt.RunPodSandbox(ctx, g.sandboxConfig("bad", tc.mod), "")
 		mustFail(t, name, err, tc.code, tc.names)
 	}
-	_, err := g.RunPodSandbox(ctx, g.sandboxConfig("bad"), "gvisor")
-	mustFail(t, "unknown handler", err, codes.InvalidArgument, "gvisor")
+	for _, handler := range []string{"gvisor", "../runc", "/usr/bin/runc", "io.containerd.runc.v2"} {
+		_, err := rt.RunPodSandbox(ctx, g.sandboxConfig("bad"), handler)
+		mustFail(t, "unknown handler", err, codes.InvalidArgument, handler)
+	}
 	sb := g.sandbox("good")
-	_, err = g.RunPodSandbox(ctx, g.sandboxConfig("good"), "")
+	_, err := rt.RunPodSandbox(ctx, g.sandboxConfig("good"), "")
 	mustFail(t, "duplicate", err, codes.AlreadyExists, "good")
 	// A name is free again after a failure, and after removal.
 	g.net.order("Add")
-	_, err = g.RunPodSandbox(ctx, g.sandboxConfig("again"), "")
+	_, err = rt.RunPodSandbox(ctx, g.sandboxConfig("again"), "")
 	mustFail(t, "network", err, codes.Unknown, "network")
 	g.net.order("")
 	again := g.sandbox("again")
@@ -87,7 +124,7 @@ func TestBadSandboxes(t *testing.T) {
 
 func TestBadContainersAndIDs(t *testing.T) {
 	g := newRig(t)
-	ctx := t.Context()
+	rt, ctx := g.served(), t.Context()
 	sb := g.sandbox("web")
 	type config = runtimeapi.ContainerConfig
 	for name, tc := range map[string]struct {
@@ -104,9 +141,17 @@ func TestBadContainersAndIDs(t *testing.T) {
 		"huge group": {func(c *config) {
 			c.Linux.SecurityContext.RunAsUser, c.Linux.SecurityContext.RunAsGroup = &runtimeapi.Int64Value{}, &runtimeapi.Int64Value{Value: 1 << 40}
 		}, "1099511627776"},
+		"relative mount": {func(c *config) { c.Mounts = []*runtimeapi.Mount{{HostPath: "etc", ContainerPath: "/x"}} }, `"etc"`},
+		"mount nowhere":  {func(c *config) { c.Mounts = []*runtimeapi.Mount{{HostPath: g.dir}} }, "container path"},
+		"device": {func(c *config) {
+			c.Devices = []*runtimeapi.Device{{HostPath: g.dir + "/none", ContainerPath: "/dev/x"}}
+		}, "/none"},
+		"climbing profile": {func(c *config) {
+			c.Linux.SecurityContext.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "../../none.json"}
+		}, "../../none.json"},
 		"image": {func(c *config) { c.Image.Image = "NOT/valid" }, "NOT/valid"},
 	} {
-		_, err := g.CreateContainer(ctx, sb, containerConfig("bad", tc.mod, "true"), nil)
+		_, err := rt.CreateContainer(ctx, sb, containerConfig("bad", tc.mod, "true"), nil)
 		code := codes.InvalidArgument
 		if name == "image" {
 			code = codes.NotFound
@@ -114,39 +159,39 @@ func TestBadContainersAndIDs(t *testing.T) {
 		mustFail(t, name, err, code, tc.names)
 	}
 	id := g.create(sb, containerConfig("good", nil, "true"))
-	_, err := g.CreateContainer(ctx, sb, containerConfig("good", nil, "true"), nil)
+	_, err := rt.CreateContainer(ctx, sb, containerConfig("good", nil, "true"), nil)
 	mustFail(t, "duplicate", err, codes.AlreadyExists, "good")
-	_, err = g.CreateContainer(ctx, "none", containerConfig("x", nil, "true"), nil)
+	_, err = rt.CreateContainer(ctx, "none", containerConfig("x", nil, "true"), nil)
 	mustFail(t, "create in an unknown sandbox", err, codes.NotFound, "none")
 
 	// A container that does not run.
-	_, _, err = g.ExecSync(ctx, id, []string{"true"}, time.Second)
+	_, _, err = rt.ExecSync(ctx, id, []string{"true"}, time.Second)
 	mustFail(t, "exec before the start", err, codes.FailedPrecondition, id)
-	_, err = g.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Stdout: true})
+	_, err = rt.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Stdout: true})
 	mustFail(t, "attach before the start", err, codes.FailedPrecondition, id)
-	mustFail(t, "reopen before the start", g.ReopenContainerLog(ctx, id), codes.FailedPrecondition, id)
+	mustFail(t, "reopen before the start", rt.ReopenContainerLog(ctx, id), codes.FailedPrecondition, id)
 
 	// IDs that nobody has: what removes is content, what asks is told.
 	const none = "0123456789abcdef"
 	for name, call := range map[string]func(id string) error{
-		"ContainerStatus": func(id string) error { _, err := g.ContainerStatus(ctx, id, false); return err },
-		"StartContainer":  func(id string) error { return g.StartContainer(ctx, id) },
-		"ExecSync":        func(id string) error { _, _, err := g.ExecSync(ctx, id, []string{"true"}, 0); return err },
+		"ContainerStatus": func(id string) error { _, err := rt.ContainerStatus(ctx, id, false); return err },
+		"StartContainer":  func(id string) error { return rt.StartContainer(ctx, id) },
+		"ExecSync":        func(id string) error { _, _, err := rt.ExecSync(ctx, id, []string{"true"}, 0); return err },
 		"Exec": func(id string) error {
-			_, err := g.Exec(ctx, &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"true"}, Stdout: true})
+			_, err := rt.Exec(ctx, &runtimeapi.ExecRequest{ContainerId: id, Cmd: []string{"true"}, Stdout: true})
 			return err
 		},
 		"Attach": func(id string) error {
-			_, err := g.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Stdout: true})
+			_, err := rt.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Stdout: true})
 			return err
 		},
-		"UpdateResources":    func(id string) error { return g.UpdateContainerResources(ctx, id, &runtimeapi.ContainerResources{}) },
-		"ReopenContainerLog": func(id string) error { return g.ReopenContainerLog(ctx, id) },
-		"ContainerStats":     func(id string) error { _, err := g.ContainerStats(ctx, id); return err },
-		"PodSandboxStatus":   func(id string) error { _, err := g.PodSandboxStatus(ctx, id, false); return err },
-		"PodSandboxStats":    func(id string) error { _, err := g.PodSandboxStats(ctx, id); return err },
+		"UpdateResources":    func(id string) error { return rt.UpdateContainerResources(ctx, id, &runtimeapi.ContainerResources{}) },
+		"ReopenContainerLog": func(id string) error { return rt.ReopenContainerLog(ctx, id) },
+		"ContainerStats":     func(id string) error { _, err := rt.ContainerStats(ctx, id); return err },
+		"PodSandboxStatus":   func(id string) error { _, err := rt.PodSandboxStatus(ctx, id, false); return err },
+		"PodSandboxStats":    func(id string) error { _, err := rt.PodSandboxStats(ctx, id); return err },
 		"PortForward": func(id string) error {
-			_, err := g.PortForward(ctx, &runtimeapi.PortForwardRequest{PodSandboxId: id})
+			_, err := rt.PortForward(ctx, &runtimeapi.PortForwardRequest{PodSandboxId: id})
 			return err
 		},
 	} {
@@ -154,14 +199,14 @@ func TestBadContainersAndIDs(t *testing.T) {
 		mustFail(t, name+" without an ID", call(""), codes.InvalidArgument, "empty")
 	}
 	for name, err := range map[string]error{
-		"StopContainer": g.StopContainer(ctx, none, 1), "RemoveContainer": g.RemoveContainer(ctx, none),
-		"StopPodSandbox": g.StopPodSandbox(ctx, none), "RemovePodSandbox": g.RemovePodSandbox(ctx, none),
+		"StopContainer": rt.StopContainer(ctx, none, 1), "RemoveContainer": rt.RemoveContainer(ctx, none),
+		"StopPodSandbox": rt.StopPodSandbox(ctx, none), "RemovePodSandbox": rt.RemovePodSandbox(ctx, none),
 	} {
 		if err != nil {
 			t.Errorf("%s of an unknown ID: %v", name, err)
 		}
 	}
-	if err := g.RemovePodSandbox(ctx, sb); err != nil {
+	if err := rt.RemovePodSandbox(ctx, sb); err != nil {
 		t.Error(err)
 	}
 	g.empty()
@@ -169,15 +214,15 @@ func TestBadContainersAndIDs(t *testing.T) {
 
 func TestBadImageReferences(t *testing.T) {
 	g := newRig(t)
-	ctx := t.Context()
+	rt, ctx := g.served(), t.Context()
 	for _, ref := range []string{
 		"", " ", "UPPER", "a/UPPER", "a:b:c", "a@sha256:zz", "@sha256:" + strings.Repeat("a", 64), "https://example.com/a", "../etc/passwd", "a/../b", "a b", "a\x00b",
 		strings.Repeat("a", 64), "host:port/a", strings.Repeat("a/", 200) + "b", "a:" + strings.Repeat("t", 129),
 	} {
 		spec := &runtimeapi.ImageSpec{Image: ref}
-		_, err := g.PullImage(ctx, spec, nil, nil)
+		_, err := rt.PullImage(ctx, spec, nil, nil)
 		mustFail(t, "pull "+ref, err, codes.InvalidArgument, "image reference")
-		if st, err := g.ImageStatus(ctx, spec, false); !hexID.MatchString(ref) {
+		if st, err := rt.ImageStatus(ctx, spec, false); !hexID.MatchString(ref) {
 			mustFail(t, "status "+ref, err, codes.InvalidArgument, "image reference")
 		} else if err != nil || st.Image != nil {
 			t.Errorf("status of an unknown ID: %v, %v", st, err)
@@ -185,11 +230,11 @@ func TestBadImageReferences(t *testing.T) {
 	}
 	// Nobody answers there, or not in HTTP.
 	for _, ref := range []string{"127.0.0.1:1/a:v1", "no-such-host.invalid/a:v1"} {
-		if _, err := g.PullImage(ctx, &runtimeapi.ImageSpec{Image: ref}, nil, nil); err == nil || !strings.Contains(err.Error(), ref) {
+		if _, err := rt.PullImage(ctx, &runtimeapi.ImageSpec{Image: ref}, nil, nil); err == nil || !strings.Contains(err.Error(), ref) {
 			t.Errorf("pull %s: %v", ref, err)
 		}
 	}
-	if err := g.RemoveImage(ctx, &runtimeapi.ImageSpec{Image: "localhost/none:v1"}); err != nil {
+	if err := rt.RemoveImage(ctx, &runtimeapi.ImageSpec{Image: "localhost/none:v1"}); err != nil {
 		t.Errorf("remove an unknown image: %v", err)
 	}
 }
@@ -198,32 +243,77 @@ func TestBadImageReferences(t *testing.T) {
 // When containerd is back everything goes on.
 func TestContainerdStopped(t *testing.T) {
 	g := newRig(t)
-	ctx := t.Context()
+	rt, ctx := g.served(), t.Context()
 	sb := g.sandbox("web")
 	id := g.run(sb, containerConfig("c", nil, "sleep", "1000"))
+	made := g.create(sb, containerConfig("made", nil, "true"))
+	created := g.create(sb, containerConfig("created", nil, "true"))
 	g.pausePID(sb)
+	victim := g.run(sb, containerConfig("victim", nil, "sleep", "1000"))
+	other := g.sandbox("other")
+	g.pausePID(other)
 	if err := g.inst.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// Far longer than patience, far shorter than any of the deadlines that a call without it would meet.
-	bound, cancel := context.WithTimeout(ctx, 20*time.Second)
+	// Far longer than patience, shorter than the deadlines that calls without it would meet.
+	bound, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	_, err := g.RunPodSandbox(bound, g.sandboxConfig("late"), "")
-	mustFail(t, "RunPodSandbox", err, codes.Unavailable, "containerd at")
-	_, err = g.CreateContainer(bound, sb, containerConfig("late", nil, "true"), nil)
-	mustFail(t, "CreateContainer", err, codes.Unavailable, "containerd at")
-	_, _, err = g.ExecSync(bound, id, []string{"true"}, 10*time.Second)
-	mustFail(t, "ExecSync", err, codes.Unavailable, "containerd at")
-	_, err = g.PullImage(bound, &runtimeapi.ImageSpec{Image: "127.0.0.1:1/a:v1"}, nil, nil)
-	mustFail(t, "PullImage", err, codes.Unavailable, "containerd at")
-	if bound.Err() != nil {
-		t.Error("the calls took their deadline")
+	image := &runtimeapi.ImageSpec{Image: testenv.BusyboxRef}
+	var calls sync.WaitGroup
+	for _, call := range []struct {
+		name string
+		do   func() error
+	}{
+		{"RunPodSandbox", func() error { _, err := rt.RunPodSandbox(bound, g.sandboxConfig("late"), ""); return err }},
+		{"CreateContainer", func() error {
+			_, err := rt.CreateContainer(bound, sb, containerConfig("late", nil, "true"), g.sandboxConfig("web"))
+			return err
+		}},
+		{"StartContainer", func() error { return rt.StartContainer(bound, made) }},
+		{"RemoveContainer", func() error { return rt.RemoveContainer(bound, created) }},
+		{"UpdateContainerResources", func() error {
+			return rt.UpdateContainerResources(bound, id, &runtimeapi.ContainerResources{Linux: &runtimeapi.LinuxContainerResources{CpuShares: 200}})
+		}},
+		{"ExecSync", func() error { _, _, err := rt.ExecSync(bound, id, []string{"true"}, 30*time.Second); return err }},
+		{"StopContainer", func() error { return rt.StopContainer(bound, victim, 0) }},
+		{"StopPodSandbox", func() error { return rt.StopPodSandbox(bound, other) }},
+		{"RemovePodSandbox", func() error { return rt.RemovePodSandbox(bound, other) }},
+		{"PullImage", func() error {
+			_, err := rt.PullImage(bound, &runtimeapi.ImageSpec{Image: "127.0.0.1:1/a:v1"}, nil, nil)
+			return err
+		}},
+		{"RemoveImage", func() error { return rt.RemoveImage(bound, image) }},
+	} {
+		calls.Go(func() { // waiting side by side
+			began := time.Now()
+			mustFail(t, call.name, call.do(), codes.Unavailable, "containerd at")
+			t.Logf("%s answered after %s", call.name, time.Since(began).Round(time.Millisecond))
+		})
 	}
-	if st, err := g.Status(bound, false); err != nil || st.Status.Conditions[0].Status || st.Status.Conditions[0].Reason != "ContainerdNotReady" {
+	calls.Wait()
+	if st, err := rt.Status(bound, false); err != nil || st.Status.Conditions[0].Status || st.Status.Conditions[0].Reason != "ContainerdNotReady" {
 		t.Errorf("status: %v, %v", st, err)
+	}
+	for name, ask := range map[string]func() error{
+		"ContainerStatus":    func() error { _, err := rt.ContainerStatus(bound, id, true); return err },
+		"PodSandboxStatus":   func() error { _, err := rt.PodSandboxStatus(bound, sb, true); return err },
+		"ListContainers":     func() error { _, err := rt.ListContainers(bound, nil); return err },
+		"ListPodSandbox":     func() error { _, err := rt.ListPodSandbox(bound, nil); return err },
+		"ListImages":         func() error { _, err := rt.ListImages(bound, nil); return err },
+		"ImageStatus":        func() error { _, err := rt.ImageStatus(bound, image, true); return err },
+		"ReopenContainerLog": func() error { return rt.ReopenContainerLog(bound, id) },
+		"ContainerStats":     func() error { _, err := rt.ContainerStats(bound, id); return err },
+		"PodSandboxStats":    func() error { _, err := rt.PodSandboxStats(bound, sb); return err },
+	} {
+		if err := ask(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if st := g.status(id); st.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the container: %v", st)
+	}
+	if bound.Err() != nil {
+		t.Error("the calls took their deadline")
 	}
 	rctx, stop := context.WithCancel(ctx)
 	watched := make(chan struct{})
@@ -233,6 +323,9 @@ func TestContainerdStopped(t *testing.T) {
 		_, _, err := g.ExecSync(ctx, id, []string{"true"}, 10*time.Second)
 		return err == nil
 	})
+	if st := g.wait(victim); st.ExitCode != 137 {
+		t.Errorf("what was killed meanwhile: %v", st)
+	}
 	list, err := g.ListPodSandbox(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -286,24 +379,32 @@ func TestFullDisk(t *testing.T) {
 	smallDisk(t, state, "4m")
 	smallDisk(t, root, "64m")
 	g := newRigIn(t, dir)
-	ctx := t.Context()
+	rt, ctx := g.served(), t.Context()
 	sb := g.sandbox("before")
 	id := g.run(sb, containerConfig("c", nil, "sleep", "1000"))
 	g.pausePID(sb)
 
 	free := fill(t, state)
-	_, err := g.RunPodSandbox(ctx, g.sandboxConfig("web"), "")
+	_, err := rt.RunPodSandbox(ctx, g.sandboxConfig("web"), "")
 	mustFail(t, "our folder is full", err, codes.ResourceExhausted, "no space left on device")
 	mustFail(t, "our folder is full", err, codes.ResourceExhausted, state)
 	free()
 
+	reg := newRegistry(t)
+	reg.push(t, "a/big:v1", testImage(strings.Repeat("big", 1<<20)))
 	free = fill(t, root)
-	_, err = g.CreateContainer(ctx, sb, containerConfig("full", nil, "true"), nil)
+	_, err = rt.CreateContainer(ctx, sb, containerConfig("full", nil, "true"), g.sandboxConfig("before"))
 	mustFail(t, "containerd's folder is full", err, codes.ResourceExhausted, "no space left on device")
+	_, err = rt.PullImage(ctx, &runtimeapi.ImageSpec{Image: reg.host + "/a/big:v1"}, nil, nil)
+	mustFail(t, "a pull", err, codes.ResourceExhausted, "no space left on device")
+	mustFail(t, "a pull", err, codes.ResourceExhausted, "a/big:v1")
 	if st := g.status(id); st.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the other container: %v", st)
 	}
 	free()
+	if _, err := rt.PullImage(ctx, &runtimeapi.ImageSpec{Image: reg.host + "/a/big:v1"}, nil, nil); err != nil {
+		t.Errorf("a pull with room again: %v", err)
+	}
 	if st := g.wait(g.run(sb, containerConfig("full", nil, "true"))); st.ExitCode != 0 {
 		t.Errorf("with room again: %v", st)
 	}

@@ -66,14 +66,22 @@ func (r *Runtime) stopContainer(ctx context.Context, c *container, grace time.Du
 	if err := r.signalContainer(ctx, c, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("kill container %q: %w", c.id, err)
 	}
-	t := time.NewTimer(killTimeout)
+	t, ask := time.NewTimer(killTimeout), time.NewTimer(linkPatience)
 	defer t.Stop()
-	select {
-	case <-c.exited:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("kill container %q: %w", c.id, ctx.Err())
-	case <-t.C:
+	defer ask.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-c.exited:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("kill container %q: %w", c.id, ctx.Err())
+		case <-ask.C: // a stopped containerd tells no exits, and says so no earlier than it is asked
+			if _, err := r.getTask(ctx, c.id); err != nil && r.link.stopped() {
+				return fmt.Errorf("learn of the end of container %q: %w", c.id, err)
+			}
+		case <-t.C:
+			waiting = false
+		}
 	}
 	// No event: ask. A task stuck in the kernel stays, and so does the error.
 	if err := r.resyncContainer(ctx, c); err != nil {

@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,30 @@ func (l *link) unary(ctx context.Context, method string, req, reply any, cc *grp
 	if err := l.wait(ctx, cc); err != nil {
 		return err
 	}
-	return invoke(ctx, method, req, reply, cc, opts...)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// The connection may break before the call is on its way, which then waits as long as its context allows.
+	t := time.AfterFunc(linkPatience, func() {
+		for {
+			if err := l.wait(ctx, cc); err != nil {
+				cancel(err)
+				return
+			}
+			if !cc.WaitForStateChange(ctx, connectivity.Ready) {
+				return
+			}
+		}
+	})
+	defer t.Stop()
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	switch {
+	case err == nil || ctx.Err() == nil && status.Code(err) != codes.Unavailable:
+	case ctx.Err() != nil && status.Code(context.Cause(ctx)) == codes.Unavailable:
+		return context.Cause(ctx)
+	case status.Code(err) == codes.Unavailable && (cc.GetState() != connectivity.Ready || strings.Contains(err.Error(), "error reading from server")):
+		return status.Errorf(codes.Unavailable, "containerd at %q went away: %s", l.address, status.Convert(err).Message())
+	}
+	return err
 }
 
 func (l *link) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -56,6 +80,13 @@ func (l *link) wait(ctx context.Context, cc *grpc.ClientConn) error {
 	}
 	l.up()
 	return nil
+}
+
+// stopped says that containerd was away for longer than patience when last asked.
+func (l *link) stopped() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.down.IsZero() && time.Since(l.down) >= linkPatience
 }
 
 func (l *link) up() {

@@ -38,6 +38,7 @@ type Runtime struct {
 	cgroups *cgroup.Host
 
 	client  *containerd.Client
+	link    *link
 	version string // containerd's, at start
 	tasks   tasks.TasksClient
 	conts   containers.Store
@@ -127,7 +128,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 // connect dials containerd, waits for it, and settles the namespace and snapshotter.
 func (r *Runtime) connect(ctx context.Context) error {
 	address := strings.TrimPrefix(r.cfg.Address, "unix://")
-	l := &link{address: address}
+	r.link = &link{address: address}
 	// A dead containerd is back within a tenth of a second; grpc's own back-off of a second would be ten times that.
 	params := grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: eventRetryMin, Multiplier: 1.5, Jitter: 0.2, MaxDelay: eventRetryMax},
@@ -138,7 +139,7 @@ func (r *Runtime) connect(ctx context.Context) error {
 		grpc.WithContextDialer(dialer.ContextDialer),
 		// Many small calls: containerd's client default of 32 KiB buffers each way is for layers.
 		grpc.WithReadBufferSize(8 << 10), grpc.WithWriteBufferSize(8 << 10),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), grpc.WithChainUnaryInterceptor(l.unary), grpc.WithChainStreamInterceptor(l.stream),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), grpc.WithChainUnaryInterceptor(r.link.unary), grpc.WithChainStreamInterceptor(r.link.stream),
 	})
 	probe, err := containerd.New(address, dial)
 	if err != nil {

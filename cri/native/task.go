@@ -158,7 +158,7 @@ func (r *Runtime) getTask(ctx context.Context, id string) (*tasktypes.Process, e
 }
 
 // destroyTask kills and deletes whatever task id has, in any state. It is for undoing and recovery, where no one waits
-// for an exit event.
+// for an exit event. It tries until ctx ends, or containerd is stopped.
 func (r *Runtime) destroyTask(ctx context.Context, id string) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		if _, err := r.killTask(ctx, id, "", syscall.SIGKILL, true); err != nil && !errdefs.IsUnavailable(err) {
@@ -169,7 +169,7 @@ func (r *Runtime) destroyTask(ctx context.Context, id string) error {
 		if err == nil {
 			return nil
 		}
-		if !errdefs.IsFailedPrecondition(err) && !errdefs.IsUnavailable(err) && ctx.Err() != nil {
+		if r.link.stopped() || !errdefs.IsFailedPrecondition(err) && !errdefs.IsUnavailable(err) && ctx.Err() != nil {
 			return fmt.Errorf("delete task %q: %w", id, err)
 		}
 		select {
