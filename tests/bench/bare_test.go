@@ -18,6 +18,8 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/reevehq/reeve/tests/node"
 )
 
 // bare is the reference: a network namespace, CNI ADD by exec'd ptp, host-local and portmap, a pause container and one
@@ -34,10 +36,6 @@ type bare struct {
 	n       int
 }
 
-const bareConflist = `{"cniVersion":"1.0.0","name":"bare","plugins":[
-{"type":"ptp","ipMasq":false,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.201.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
-{"type":"portmap","capabilities":{"portMappings":true}}]}`
-
 // newBare prepares the reference on the containerd at address, whose namespace holds both images.
 func newBare(b *testing.B, address, namespace, pauseImage, appImage, dir, cgroups string) *bare {
 	b.Helper()
@@ -53,7 +51,7 @@ func newBare(b *testing.B, address, namespace, pauseImage, appImage, dir, cgroup
 		}
 	}
 	r.cni = libcni.NewCNIConfigWithCacheDir([]string{"/opt/cni/bin", "/usr/lib/cni"}, filepath.Join(dir, "cni-cache"), nil)
-	if r.list, err = libcni.ConfListFromBytes(fmt.Appendf(nil, bareConflist, filepath.Join(dir, "ipam"))); err != nil {
+	if r.list, err = libcni.ConfListFromBytes(node.Conflist("bare", "10.201.0.0/16", filepath.Join(dir, "ipam"), false)); err != nil {
 		b.Fatal(err)
 	}
 	return r

@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,9 +13,6 @@ import (
 	"testing"
 	"time"
 
-	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/platforms"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/reevehq/reeve/cni"
@@ -32,101 +28,25 @@ import (
 
 // criBed is one containerd whose CRI plugin is on, with the demo and pause images, and one conflist.
 type criBed struct {
-	dir, address string
-	cgroups      string
-	containerd   int // pid
-	parts        testenv.Parts
+	dir     string
+	plugged *node.Plugin
+	cgroups string
+	parts   testenv.Parts
 }
-
-// criConfig turns the plugin on as a node would have it, with our pause image for both sides; the OOM score is
-// restricted because the hosts of these benches may not lower it.
-const criConfig = `version = 2
-root = %[1]q
-state = %[2]q
-[grpc]
-  address = %[3]q
-[ttrpc]
-  address = %[4]q
-[debug]
-  level = "warn"
-[plugins."io.containerd.gc.v1.scheduler"]
-  schedule_delay = "2s"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = %[5]q
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = %[6]q
-    conf_dir = %[7]q
-`
-
-const criConflist = `{"cniVersion":"1.0.0","name":"bench","plugins":[
-{"type":"ptp","ipMasq":false,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.202.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
-{"type":"portmap","capabilities":{"portMappings":true}}]}`
-
-// cniBin is where Debian puts the plugins.
-const cniBin = "/usr/lib/cni"
 
 func newCRIBed(b *testing.B) *criBed {
 	b.Helper()
-	dir, err := os.MkdirTemp("/tmp", "reeve-e2e-")
-	if err != nil {
-		b.Fatal(err)
-	}
+	dir := node.TempDir(b)
 	b.Cleanup(func() { os.RemoveAll(dir) })
-	d := &criBed{dir: dir, address: filepath.Join(dir, "c.sock"), cgroups: node.CgroupRoot(filepath.Base(dir)), parts: testenv.BuildParts(b)}
-	files := map[string]string{
-		"config.toml":             fmt.Sprintf(criConfig, dir+"/root", dir+"/state", d.address, d.address+".ttrpc", embedded.PauseRef, cniBin, dir+"/net.d"),
-		"net.d/10-bench.conflist": fmt.Sprintf(criConflist, dir+"/ipam"),
-	}
-	for name, text := range files {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
-			b.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			b.Fatal(err)
-		}
-	}
-	log, err := os.Create(filepath.Join(dir, "containerd.log"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command("containerd", "--config", filepath.Join(dir, "config.toml"))
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	d.containerd = cmd.Process.Pid
-	host, err := cgroup.Detect()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := host.Join(d.cgroups+"/containerd", cmd.Process.Pid); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
+	d := &criBed{dir: dir, cgroups: node.CgroupRoot(filepath.Base(dir)), parts: testenv.BuildParts(b)}
+	d.plugged = node.StartPlugin(b, node.PluginConfig{
+		Dir: dir, PauseImage: embedded.PauseRef, Network: node.Conflist("bench", "10.202.0.0/16", filepath.Join(dir, "ipam"), false), LogLevel: "warn",
+		More: `[plugins."io.containerd.gc.v1.scheduler"]
+  schedule_delay = "2s"`,
 	})
-	client, err := containerd.New(d.address, containerd.WithTimeout(20*time.Second))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { client.Close() })
 	// The plugin's namespace is k8s.io; the native runtime imports into its own.
-	ctx := namespaces.WithNamespace(context.Background(), "k8s.io")
-	for _, archive := range [][]byte{d.parts.Pause, d.parts.Hello} {
-		list, err := client.Import(ctx, bytes.NewReader(archive), containerd.WithImportPlatform(platforms.Default()))
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, img := range list {
-			if err := containerd.NewImage(client, img).Unpack(ctx, "overlayfs"); err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
+	d.plugged.Import(b, d.parts.Pause)
+	d.plugged.Import(b, d.parts.Hello)
 	return d
 }
 
@@ -151,23 +71,11 @@ type side struct {
 func (d *criBed) side(b *testing.B, name, socket string) *side {
 	b.Helper()
 	s := &side{name: name, dir: filepath.Join(d.dir, "pods-"+name), cgroups: d.cgroups + "/" + name}
-	node.Eventually(b, "the CRI of "+name, func() error {
-		rt, err := remote.New(context.Background(), socket)
-		if err != nil {
-			return err
-		}
-		st, err := rt.Status(context.Background(), false)
-		if err != nil {
-			return err
-		}
-		for _, c := range st.Status.Conditions {
-			if !c.Status {
-				return fmt.Errorf("%s: %s", c.Type, c.Message)
-			}
-		}
-		s.rt = rt
-		return nil
-	})
+	node.WaitCRI(b, socket)
+	var err error
+	if s.rt, err = remote.New(context.Background(), socket); err != nil {
+		b.Fatal(err)
+	}
 	b.Cleanup(func() { s.rt.Close(context.Background()) })
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		b.Fatal(err)
@@ -176,7 +84,7 @@ func (d *criBed) side(b *testing.B, name, socket string) *side {
 }
 
 // plugin is containerd's own CRI.
-func (d *criBed) plugin(b *testing.B) *side { return d.side(b, "plugin", d.address) }
+func (d *criBed) plugin(b *testing.B) *side { return d.side(b, "plugin", d.plugged.Endpoint) }
 
 // native serves a native runtime on a socket, in this process.
 func (d *criBed) native(b *testing.B, name string, network native.Network) *side {
@@ -187,7 +95,7 @@ func (d *criBed) native(b *testing.B, name string, network native.Network) *side
 		b.Fatal(err)
 	}
 	rt, err := native.New(context.Background(), native.Config{
-		Address: d.address, Namespace: "reeve-" + name, StateDir: dir + "/cri", LogpumpDir: dir + "/pump", LogpumpBinary: d.parts.Logpump,
+		Address: d.plugged.Address, Namespace: "reeve-" + name, StateDir: dir + "/cri", LogpumpDir: dir + "/pump", LogpumpBinary: d.parts.Logpump,
 		DetachLogpump: func(pid int) error { return host.Join(d.cgroups+"/"+name+"-logpump", pid) },
 		Network:       network, Images: [][]byte{d.parts.Pause, d.parts.Hello}, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -208,14 +116,14 @@ func (d *criBed) native(b *testing.B, name string, network native.Network) *side
 		rt.Close(context.Background())
 		endLogpump(dir)
 	})
-	return d.side(b, name, socket)
+	return d.side(b, name, "unix://"+socket)
 }
 
 // conflist is the network of the plugin's own conflist.
 func (d *criBed) conflist(b *testing.B) native.Network {
 	b.Helper()
 	n, err := cni.NewConflist(cni.ConflistConfig{
-		ConfDir: d.dir + "/net.d", BinDirs: []string{cniBin}, CacheDir: d.dir + "/cni-cache", NetNSDir: d.dir + "/netns-conflist",
+		ConfDir: d.plugged.ConfDir, BinDirs: []string{node.CNIBinDir}, CacheDir: d.dir + "/cni-cache", NetNSDir: d.dir + "/netns-conflist",
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -352,8 +260,8 @@ func (d *criBed) process(b *testing.B) *side {
 		b.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(os.Getenv("REEVE_BIN"), "cri", "--data-dir", dir, "--listen", "unix://"+socket, "--containerd-address", d.address,
-		"--network=cni", "--cni-conf-dir", d.dir+"/net.d", "--cni-bin-dir", cniBin, "--cgroup-root", d.cgroups, "--cgroup-driver=cgroupfs")
+	cmd := exec.Command(os.Getenv("REEVE_BIN"), "cri", "--data-dir", dir, "--listen", "unix://"+socket, "--containerd-address", d.plugged.Address,
+		"--network=cni", "--cni-conf-dir", d.plugged.ConfDir, "--cni-bin-dir", node.CNIBinDir, "--cgroup-root", d.cgroups, "--cgroup-driver=cgroupfs")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
@@ -363,7 +271,7 @@ func (d *criBed) process(b *testing.B) *side {
 		cmd.Wait()
 		endLogpump(dir)
 	})
-	return d.side(b, "native", socket)
+	return d.side(b, "native", "unix://"+socket)
 }
 
 // endLogpump kills logpump's two processes, each of which starts the other again, until both are gone.

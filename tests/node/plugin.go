@@ -32,7 +32,8 @@ state = %[2]q
 [ttrpc]
   address = %[4]q
 [debug]
-  level = "info"
+  level = %[9]q
+%[10]s
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = %[5]q
   restrict_oom_score_adj = true
@@ -43,19 +44,27 @@ state = %[2]q
     conf_dir = %[8]q
 `
 
-// conflist is what a cluster without an operator's network uses: ptp, host-local and portmap.
-const conflist = `{"cniVersion":"1.0.0","name":"pods","plugins":[
-{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.244.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
+// Conflist is what a cluster without an operator's network uses: ptp, host-local, which keeps its addresses in ipamDir, and
+// portmap.
+func Conflist(name, subnet, ipamDir string, masquerade bool) []byte {
+	return fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":%q,"plugins":[
+{"type":"ptp","ipMasq":%t,"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}},
 {"type":"portmap","capabilities":{"portMappings":true}}]}
-`
+`, name, masquerade, ipamDir, subnet)
+}
 
 // WriteConflist writes a conflist into the folder, for pods in 10.244.0.0/24; its addresses are kept in ipamDir.
 func WriteConflist(t testing.TB, folder, ipamDir string) {
 	t.Helper()
+	writeConflist(t, folder, Conflist("pods", "10.244.0.0/24", ipamDir, true))
+}
+
+func writeConflist(t testing.TB, folder string, conflist []byte) {
+	t.Helper()
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(folder, "10-pods.conflist"), fmt.Appendf(nil, conflist, ipamDir), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, "10-pods.conflist"), conflist, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -63,10 +72,12 @@ func WriteConflist(t testing.TB, folder, ipamDir string) {
 // Plugin is a private containerd whose own CRI plugin serves pods.
 type Plugin struct {
 	Endpoint string // unix://…
-	dir      string
-	address  string
-	cgroup   string
-	cmd      *exec.Cmd
+	// Address is the same socket's path, for clients of containerd; ConfDir holds the conflist.
+	Address, ConfDir string
+
+	dir    string
+	cgroup string
+	cmd    *exec.Cmd
 }
 
 // PluginConfig says what StartPlugin shall start.
@@ -75,17 +86,28 @@ type PluginConfig struct {
 	Dir string
 	// PauseImage is the sandbox image; HostsDir containerd's registry hosts files, which may be missing.
 	PauseImage, HostsDir string
+	// Network is the pods' conflist, WriteConflist's by default.
+	Network []byte
+	// LogLevel is containerd's, info by default; More is added to its configuration.
+	LogLevel, More string
 }
 
 // StartPlugin starts the containerd and waits until its CRI plugin is ready. The end of the test removes its pods and
 // stops it.
 func StartPlugin(t testing.TB, c PluginConfig) *Plugin {
 	t.Helper()
-	p := &Plugin{dir: filepath.Join(c.Dir, "plugin"), address: filepath.Join(c.Dir, "plugin.sock")}
-	p.Endpoint = "unix://" + p.address
-	WriteConflist(t, filepath.Join(p.dir, "net.d"), filepath.Join(p.dir, "ipam"))
-	if err := os.WriteFile(filepath.Join(p.dir, "config.toml"), fmt.Appendf(nil, pluginConfig, filepath.Join(p.dir, "root"), filepath.Join(p.dir, "state"), p.address, p.address+".ttrpc",
-		c.PauseImage, c.HostsDir, CNIBinDir, filepath.Join(p.dir, "net.d")), 0o644); err != nil {
+	p := &Plugin{dir: filepath.Join(c.Dir, "plugin"), Address: filepath.Join(c.Dir, "plugin.sock")}
+	p.Endpoint, p.ConfDir = "unix://"+p.Address, filepath.Join(p.dir, "net.d")
+	if c.Network == nil {
+		WriteConflist(t, p.ConfDir, filepath.Join(p.dir, "ipam"))
+	} else {
+		writeConflist(t, p.ConfDir, c.Network)
+	}
+	if c.LogLevel == "" {
+		c.LogLevel = "info"
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "config.toml"), fmt.Appendf(nil, pluginConfig, filepath.Join(p.dir, "root"), filepath.Join(p.dir, "state"), p.Address, p.Address+".ttrpc",
+		c.PauseImage, c.HostsDir, CNIBinDir, p.ConfDir, c.LogLevel, c.More), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	p.cgroup = CgroupRoot(filepath.Base(c.Dir)) + "/plugin"
@@ -138,7 +160,7 @@ func (p *Plugin) start(t testing.TB) {
 // Import puts an image archive where the plugin looks.
 func (p *Plugin) Import(t testing.TB, archive []byte) {
 	t.Helper()
-	client, err := containerd.New(p.address)
+	client, err := containerd.New(p.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
