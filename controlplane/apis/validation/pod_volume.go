@@ -31,16 +31,12 @@ func podVolumes(r *report, p *field.Path, list []corev1.Volume) map[string]*core
 
 // volumeSource wants exactly one source, and checks it.
 func volumeSource(r *report, p *field.Path, v *corev1.Volume) {
-	sources := setFields(&v.VolumeSource)
-	if len(sources) == 0 {
-		r.required(p, "must specify a volume type")
+	source := oneSource(r, p, &v.VolumeSource)
+	if source == "" {
 		return
 	}
-	for _, extra := range sources[1:] {
-		r.forbidden(p.Child(extra), "may not specify more than 1 volume type")
-	}
-	at := p.Child(sources[0])
-	switch sources[0] {
+	at := p.Child(source)
+	switch source {
 	case "hostPath":
 		hostPath(r, at, v.HostPath)
 	case "emptyDir":
@@ -78,6 +74,19 @@ func volumeSource(r *report, p *field.Path, v *corev1.Volume) {
 	default:
 		remoteVolume(r, at, &v.VolumeSource)
 	}
+}
+
+// oneSource names the source that is set, the first where there are more than the one there should be, "" where there is none.
+func oneSource(r *report, p *field.Path, union any) string {
+	sources := setFields(union)
+	if len(sources) == 0 {
+		r.required(p, "must specify a volume type")
+		return ""
+	}
+	for _, extra := range sources[1:] {
+		r.forbidden(p.Child(extra), "may not specify more than 1 volume type")
+	}
+	return sources[0]
 }
 
 // setFields names the fields of a union of pointers that are set, in order of declaration.

@@ -53,16 +53,12 @@ func volumeCreate(v *corev1.PersistentVolume) field.ErrorList {
 }
 
 func persistentSource(r *report, p *field.Path, s *corev1.PersistentVolumeSpec) {
-	sources := setFields(&s.PersistentVolumeSource)
-	if len(sources) == 0 {
-		r.required(p, "must specify a volume type")
+	source := oneSource(r, p, &s.PersistentVolumeSource)
+	if source == "" {
 		return
 	}
-	for _, extra := range sources[1:] {
-		r.forbidden(p.Child(extra), "may not specify more than 1 volume type")
-	}
-	at := p.Child(sources[0])
-	switch sources[0] {
+	at := p.Child(source)
+	switch source {
 	case "hostPath":
 		hostPath(r, at, s.HostPath)
 		if s.HostPath.Path == "/" && s.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle {

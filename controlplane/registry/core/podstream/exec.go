@@ -90,30 +90,34 @@ func (e *Exec) Connect(ctx context.Context, name string, options runtime.Object,
 	if !ok {
 		return nil, fmt.Errorf("exec in pod %q: options are a %T", name, options)
 	}
-	if err := e.mayCreate(ctx, name, "exec"); err != nil {
+	q := streams(o.Stdin, o.Stdout, o.Stderr, o.TTY)
+	for _, c := range o.Command {
+		q.Add("command", c)
+	}
+	return e.toContainer(ctx, "exec", name, o.Container, q, responder,
+		streamproxy.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY})
+}
+
+// toContainer hands the streams of a subresource to the pod's agent, for one of its containers.
+func (s stream) toContainer(ctx context.Context, subresource, name, container string, q url.Values, responder rest.Responder, opts streamproxy.Options) (http.Handler, error) {
+	if err := s.mayCreate(ctx, name, subresource); err != nil {
 		return nil, err
 	}
-	pod, err := getPod(ctx, e.pods, name)
+	pod, err := getPod(ctx, s.pods, name)
 	if err != nil {
 		return nil, err
 	}
 	if err := notFinished(pod); err != nil {
 		return nil, err
 	}
-	container, err := containerOf(pod, o.Container)
+	if container, err = containerOf(pod, container); err != nil {
+		return nil, err
+	}
+	agent, err := onNode(ctx, s.nodes, pod)
 	if err != nil {
 		return nil, err
 	}
-	agent, err := onNode(ctx, e.nodes, pod)
-	if err != nil {
-		return nil, err
-	}
-	q := streams(o.Stdin, o.Stdout, o.Stderr, o.TTY)
-	for _, c := range o.Command {
-		q.Add("command", c)
-	}
-	return command(agent.URL(path("exec", pod, container), q), agent, responder,
-		streamproxy.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY}), nil
+	return command(agent.URL(path(subresource, pod, container), q), agent, responder, opts), nil
 }
 
 // Attach serves pods/attach.
@@ -133,24 +137,6 @@ func (a *Attach) Connect(ctx context.Context, name string, options runtime.Objec
 	if !ok {
 		return nil, fmt.Errorf("attach to pod %q: options are a %T", name, options)
 	}
-	if err := a.mayCreate(ctx, name, "attach"); err != nil {
-		return nil, err
-	}
-	pod, err := getPod(ctx, a.pods, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := notFinished(pod); err != nil {
-		return nil, err
-	}
-	container, err := containerOf(pod, o.Container)
-	if err != nil {
-		return nil, err
-	}
-	agent, err := onNode(ctx, a.nodes, pod)
-	if err != nil {
-		return nil, err
-	}
-	return command(agent.URL(path("attach", pod, container), streams(o.Stdin, o.Stdout, o.Stderr, o.TTY)), agent, responder,
-		streamproxy.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY}), nil
+	return a.toContainer(ctx, "attach", name, o.Container, streams(o.Stdin, o.Stdout, o.Stderr, o.TTY), responder,
+		streamproxy.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY})
 }
