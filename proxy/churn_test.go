@@ -113,7 +113,7 @@ func TestChurn(t *testing.T) {
 					i := r.IntN(churned)
 					from := []testns.Host{w.pods[3], w.node}[c]
 					a := answered{service: i, begun: time.Now()}
-					said, err := from.Ask("tcp", ip(i)+":80")
+					said, err := from.Answer("tcp", ip(i)+":80")
 					a.ended = time.Now()
 					if err == nil {
 						_, err = fmt.Sscanf(said, "p%d", &a.pod)
@@ -207,7 +207,7 @@ func openFlow(t *testing.T, from testns.Host, network, target string) *flow {
 	t.Helper()
 	// Connection tracking forgets a quiet UDP flow after 30 s; a slow host is not what is tested.
 	testns.Sh(t, "for f in udp_timeout udp_timeout_stream; do echo 3600 > /proc/sys/net/netfilter/nf_conntrack_$f; done")
-	c, err := from.Dial(network, target)
+	c, err := from.DialFor(network, target, testns.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func openFlow(t *testing.T, from testns.Host, network, target string) *flow {
 	f := &flow{conn: c, lines: bufio.NewScanner(c)}
 	if network == "tcp" {
 		f.lines.Scan() // the greeting
-	} else if f.first, err = testns.Talk(c); err != nil {
+	} else if f.first, err = testns.TalkFor(c, testns.Patience); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -224,13 +224,13 @@ func openFlow(t *testing.T, from testns.Host, network, target string) *flow {
 // lives sends a line and wants it back; a datagram must reach the pod that the first reached.
 func (f *flow) lives() error {
 	if f.conn.RemoteAddr().Network() == "udp" {
-		said, err := testns.Talk(f.conn)
+		said, err := testns.TalkFor(f.conn, testns.Patience)
 		if err == nil && said != f.first {
 			err = fmt.Errorf("the flow moved from %q to %q", f.first, said)
 		}
 		return err
 	}
-	_ = f.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = f.conn.SetDeadline(time.Now().Add(testns.Patience))
 	if _, err := fmt.Fprintln(f.conn, "alive"); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func TestServiceSpreadsOverItsEndpointsAndHairpins(t *testing.T) {
 				target := map[string]string{"tcp": clusterIP + ":80", "udp": clusterIP + ":53"}[network]
 				said := map[string]int{}
 				for range 40 {
-					answer, err := from.Ask(network, target)
+					answer, err := from.Answer(network, target)
 					if err != nil {
 						t.Fatalf("%s asked %s %s: %v", from, network, target, err)
 					}
@@ -49,7 +49,7 @@ func TestServiceSpreadsOverItsEndpointsAndHairpins(t *testing.T) {
 		}
 		for _, from := range []testns.Host{w.node, w.pods[0], w.pods[3], w.outside} {
 			for network, target := range map[string]string{"tcp": "192.0.2.1:30080", "udp": "192.0.2.1:30053"} {
-				if answer, err := from.Ask(network, target); err != nil || !strings.HasPrefix(answer, "p") {
+				if answer, err := from.Answer(network, target); err != nil || !strings.HasPrefix(answer, "p") {
 					t.Errorf("%s asked node port %s %s: %q, %v", from, network, target, answer, err)
 				}
 			}
@@ -92,7 +92,7 @@ func TestServiceWithoutEndpointsRejectsAtOnceAndUDPFlowMovesOn(t *testing.T) {
 				if from == w.outside && target == clusterIP+":80" {
 					continue // no way that users have; the node's ICMP redirects use up its ICMP rate there
 				}
-				if _, err := from.Ask("tcp", target); err == nil || !strings.Contains(err.Error(), "refused") {
+				if _, err := from.Answer("tcp", target); err == nil || !strings.Contains(err.Error(), "refused") {
 					t.Errorf("%s asked %s without endpoints: %v, want a refusal", from, target, err)
 				}
 			}
@@ -122,7 +122,7 @@ func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
 		w.endpoints("web", 0, 1, 2)
 		w.run(nil)
 		w.settled("default/web:dns cluster IP")
-		first, err := w.pods[3].Ask("tcp", clusterIP+":80")
+		first, err := w.pods[3].Answer("tcp", clusterIP+":80")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestSessionAffinityKeepsAClientOnOnePod(t *testing.T) {
 		w.unsettled(w.on("--rcheck", "goto remember", " -p 10800"))
 		said := map[string]bool{}
 		for range 40 {
-			s, _ := w.pods[3].Ask("tcp", clusterIP+":80")
+			s, _ := w.pods[3].Answer("tcp", clusterIP+":80")
 			said[s] = true
 		}
 		if len(said) != 3 {
@@ -152,7 +152,7 @@ func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
 		w.run(nil)
 		w.settled("default/old:dns cluster IP")
 		w.settled("default/web:dns node port")
-		c, err := w.pods[2].Dial("tcp", clusterIP+":80")
+		c, err := w.pods[2].DialFor("tcp", clusterIP+":80", testns.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +161,7 @@ func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
 		lines.Scan() // the greeting
 		echo := func() {
 			t.Helper()
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(testns.Patience))
 			if _, err := fmt.Fprintln(c, "alive"); err != nil || !lines.Scan() || lines.Text() != "alive" {
 				t.Fatalf("the connection died: %v %v", err, lines.Err())
 			}
@@ -457,7 +457,7 @@ func TestSessionAffinityMovesOnlyTheClientsOfAPodThatGoes(t *testing.T) {
 		w.settled("default/web:dns node port")
 		targets := map[string]string{"tcp": "192.0.2.1:30080", "udp": clusterIP + ":53"}
 		for network, target := range targets {
-			said, err := w.pods[3].Ask(network, target)
+			said, err := w.pods[3].Answer(network, target)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -474,7 +474,7 @@ func TestSessionAffinityMovesOnlyTheClientsOfAPodThatGoes(t *testing.T) {
 			}
 			w.endpoints("web", another, left[1])
 			w.unsettled(w.ips[mine].String() + ":8080")
-			next, err := w.pods[3].Ask(network, target)
+			next, err := w.pods[3].Answer(network, target)
 			if err != nil || next == said {
 				t.Fatalf("after its pod went the client got %q, %v", next, err)
 			}
@@ -498,7 +498,7 @@ func TestModeSwitchKeepsConnectionsAndRemovesTheOtherModesRules(t *testing.T) {
 		w.endpoints("web", 0, 1)
 		w.run(nil)
 		w.settled("default/web:dns node port")
-		c, err := w.pods[2].Dial("tcp", clusterIP+":80")
+		c, err := w.pods[2].DialFor("tcp", clusterIP+":80", testns.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -518,16 +518,16 @@ func TestModeSwitchKeepsConnectionsAndRemovesTheOtherModesRules(t *testing.T) {
 				all := everything()
 				return strings.Contains(all, step.has) && !strings.Contains(all, step.lacks)
 			})
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(testns.Patience))
 			if _, err := fmt.Fprintln(c, "alive"); err != nil || !lines.Scan() || lines.Text() != "alive" {
 				t.Fatalf("the connection died on the way to %s: %v %v", step.mode, err, lines.Err())
 			}
 			for _, from := range []testns.Host{w.pods[2], w.node} {
-				if s, err := from.Ask("tcp", clusterIP+":80"); err != nil || !strings.HasPrefix(s, "p") {
+				if s, err := from.Answer("tcp", clusterIP+":80"); err != nil || !strings.HasPrefix(s, "p") {
 					t.Errorf("%s in mode %s: %q, %v", from, step.mode, s, err)
 				}
 			}
-			if s, err := w.outside.Ask("tcp", "192.0.2.1:30080"); err != nil || !strings.HasPrefix(s, "p") {
+			if s, err := w.outside.Answer("tcp", "192.0.2.1:30080"); err != nil || !strings.HasPrefix(s, "p") {
 				t.Errorf("outside in mode %s: %q, %v", step.mode, s, err)
 			}
 		}

@@ -190,14 +190,14 @@ func TestSessionAffinityExpires(t *testing.T) {
 		w.run(nil)
 		w.settled("default/short:dns cluster IP")
 		w.settled("default/long:dns cluster IP")
-		first, err := w.pods[3].Ask("tcp", "10.96.0.51:80")
+		first, err := w.pods[3].Answer("tcp", "10.96.0.51:80")
 		if err != nil {
 			t.Fatal(err)
 		}
 		// Each look is later than the second for which the one before is remembered.
 		reached := map[string]bool{}
 		testns.Eventually(t, "a client that was forgotten to reach another pod", func() bool {
-			said, err := w.pods[3].Ask("tcp", clusterIP+":80")
+			said, err := w.pods[3].Answer("tcp", clusterIP+":80")
 			if err != nil {
 				t.Error(err)
 			}

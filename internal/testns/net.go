@@ -106,8 +106,12 @@ func (h Host) Serve(t testing.TB, name, address string) {
 	}()
 }
 
-// askTimeout is how long an answer may take that should come; those that should not come are waited for as long.
-var askTimeout = 1500 * time.Millisecond
+// askTimeout is how long an answer is waited for that may not come, and Patience how long for one that must: on a busy
+// host what needs no time takes long.
+var (
+	askTimeout = 1500 * time.Millisecond
+	Patience   = 20 * time.Second
+)
 
 func init() {
 	if os.Getenv("REEVE_VM") == "1" {
@@ -115,29 +119,46 @@ func init() {
 	}
 }
 
-// Dial connects from the host.
+// Dial connects from the host, where that may fail.
 func (h Host) Dial(network, address string) (net.Conn, error) {
+	return h.DialFor(network, address, askTimeout)
+}
+
+// DialFor is Dial with a time limit.
+func (h Host) DialFor(network, address string, timeout time.Duration) (net.Conn, error) {
 	var c net.Conn
 	err := h.Do(func() (err error) {
-		c, err = net.DialTimeout(network, address, askTimeout)
+		c, err = net.DialTimeout(network, address, timeout)
 		return err
 	})
 	return c, err
 }
 
-// Ask connects (network tcp) or sends a datagram (udp), and answers the server's line.
+// Ask connects (network tcp) or sends a datagram (udp), and answers the server's line, which may not come.
 func (h Host) Ask(network, address string) (string, error) {
-	c, err := h.Dial(network, address)
+	return h.askFor(network, address, askTimeout)
+}
+
+// Answer is Ask where an answer must come.
+func (h Host) Answer(network, address string) (string, error) {
+	return h.askFor(network, address, Patience)
+}
+
+func (h Host) askFor(network, address string, timeout time.Duration) (string, error) {
+	c, err := h.DialFor(network, address, timeout)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	return Talk(c)
+	return TalkFor(c, timeout)
 }
 
-// Talk asks for one more line: a datagram is sent, a stream is only read.
-func Talk(c net.Conn) (string, error) {
-	_ = c.SetDeadline(time.Now().Add(askTimeout))
+// Talk asks for one more line, which may not come: a datagram is sent, a stream is only read.
+func Talk(c net.Conn) (string, error) { return TalkFor(c, askTimeout) }
+
+// TalkFor is Talk with a time limit.
+func TalkFor(c net.Conn, timeout time.Duration) (string, error) {
+	_ = c.SetDeadline(time.Now().Add(timeout))
 	if c.RemoteAddr().Network() == "udp" {
 		if _, err := c.Write([]byte("hello\n")); err != nil {
 			return "", err
@@ -150,7 +171,7 @@ func Talk(c net.Conn) (string, error) {
 // MustSay fails the test unless the answer is want.
 func (h Host) MustSay(t testing.TB, network, address, want string) {
 	t.Helper()
-	if got, err := h.Ask(network, address); err != nil || got != want {
+	if got, err := h.Answer(network, address); err != nil || got != want {
 		t.Errorf("%s asked %s %s: got %q, %v; want %q", h, network, address, got, err, want)
 	}
 }
