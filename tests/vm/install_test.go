@@ -48,9 +48,13 @@ spec:
   containers: [{name: hello, image: "localhost/reeve-hello:v1", imagePullPolicy: Never}]
 `
 
-// A host as users have it: systemd, cgroup v2, AppArmor. `reeve install` leaves a node that is Ready, runs pods in slices of
-// systemd's with their limits, serves them through the Service proxy that was asked for, outlives kill -9 and reeve's
-// restart; `reeve uninstall` leaves nothing. It takes minutes in the slow machine: REEVE_LONG=1.
+// evictBelow is how much memory the node must keep. The machine has 3 GiB.
+const evictBelow = "1Gi"
+
+// A host as users have it: systemd, cgroup v2, AppArmor. `reeve install` leaves a node that is Ready, whose pods have their
+// limits in slices of systemd's and are measured, resized, killed and evicted by them, and are served through the Service
+// proxy that was asked for; a repeated install changes nothing, an upgrade and kill -9 leave the pods; `reeve uninstall`
+// leaves nothing. It takes minutes in the slow machine: REEVE_LONG=1.
 func TestInstallOnASystemdHost(t *testing.T) {
 	if os.Getenv("REEVE_LONG") != "1" {
 		t.Skip("takes minutes: REEVE_LONG=1 runs it")
@@ -59,67 +63,136 @@ func TestInstallOnASystemdHost(t *testing.T) {
 		testenv.Skip(t, "needs a built reeve in REEVE_BIN")
 	}
 	m := machine(t)
+	h := host{t, m}
 	// The machine has no network card; a node needs an address to be known by.
-	sh(t, m, `ip link add uplink type dummy; ip addr add 192.0.2.10/24 dev uplink; ip link set uplink up; ip route add default via 192.0.2.1 dev uplink`)
+	h.sh(`ip link add uplink type dummy; ip addr add 192.0.2.10/24 dev uplink; ip link set uplink up; ip route add default via 192.0.2.1 dev uplink`)
 	before := leftovers(t, m)
-	start := time.Now()
-	r, err := m.Run(t.Context(), Command{Args: []string{"/payload/reeve", "install", "server", "--proxy-mode=ipvs"}, Timeout: 20 * time.Minute})
-	if err != nil || r.Code != 0 {
-		t.Fatalf("install: exit code %d, %v: %s\n%s", r.Code, err, r.Output, journal(t, m))
-	}
-	t.Logf("Installed and ready after %v", time.Since(start).Round(time.Second))
-	kubectl := func(args string) string {
-		t.Helper()
-		r, err := m.Sh(t.Context(), "export KUBECONFIG=/var/lib/reeve/admin.kubeconfig; reeve kubectl "+args)
-		if err != nil || r.Code != 0 {
-			t.Fatalf("kubectl %s: exit code %d, %v: %s\n%s", args, r.Code, err, r.Output, journal(t, m))
+	h.sh("umask 077; mkdir -p /var/lib/reeve/agent/images; cp /payload/busybox.tar /var/lib/reeve/agent/images/")
+	h.install("/payload/reeve")
+
+	for _, part := range []struct {
+		name string
+		run  func(host)
+	}{
+		{"again", host.again}, {"services", host.services}, {"quality of service", host.qualityOfService}, {"resize", host.resize},
+		{"stats", host.stats}, {"out of memory", host.outOfMemory}, {"eviction", host.eviction}, {"upgrade", host.upgrade}, {"kill -9", host.killed},
+	} {
+		began := time.Now()
+		if !t.Run(part.name, func(t *testing.T) { part.run(h.on(t)) }) {
+			t.Fatal("what comes after would only fail with it")
 		}
-		return r.Output
-	}
-	kubectl("wait --for=condition=Ready node --all --timeout=10m")
-	if r, err := m.Run(t.Context(), Command{Args: []string{"sh", "-c", "cat > /root/app.yaml <<'EOF'\n" + app + "\nEOF\n"}}); err != nil || r.Code != 0 {
-		t.Fatal(r, err)
-	}
-	kubectl("apply -f /root/app.yaml")
-	kubectl("rollout status deployment/hello --timeout=10m")
-	kubectl("wait --for=condition=Ready pod/by-crun --timeout=5m")
-
-	// Limits in the pods' own cgroups, below systemd's slices.
-	cgroups := sh(t, m, `cd /sys/fs/cgroup && for d in $(find . -path '*kubepods*' -name '*pod*.slice'); do echo "$d cpu.max=$(cat $d/cpu.max) memory.max=$(cat $d/memory.max) cpu.weight=$(cat $d/cpu.weight)"; done; find . -path '*kubepods*' -name '*.scope'`)
-	if n := strings.Count(cgroups, "cpu.max=50000 100000 memory.max=67108864"); n != 2 {
-		t.Errorf("%d pods' slices with 500m and 64Mi, want 2:\n%s", n, cgroups)
-	}
-	if !strings.Contains(cgroups, "kubepods-burstable.slice/") || !strings.Contains(cgroups, ".scope") {
-		t.Errorf("no slices and scopes as the systemd driver makes them:\n%s", cgroups)
-	}
-	if got := sh(t, m, `for p in $(pgrep -f crun); do tr '\0' ' ' < /proc/$p/cmdline; echo; done; ctr -a /var/lib/reeve/containerd/containerd.sock -n k8s.io c ls | grep hello; true`); !strings.Contains(got, "runc.v2") {
-		t.Logf("containers:\n%s", got)
-	}
-	fetch := `ip=$(KUBECONFIG=/var/lib/reeve/admin.kubeconfig reeve kubectl get service hello -o jsonpath='{.spec.clusterIP}')
-		for i in 1 2 3 4 5 6; do busybox wget -q -T 10 -O - http://$ip/; done; busybox wget -q -T 10 -O - http://192.0.2.10:30080/`
-	if pages := sh(t, m, fetch); strings.Count(pages, "\n") < 7 {
-		t.Errorf("pages through the Service:\n%s", pages)
-	}
-	if vs := sh(t, m, "ipvsadm -Sn; cat /proc/pressure/memory"); !strings.Contains(vs, "192.0.2.10:30080 -s rr") || !strings.Contains(vs, "some avg10") {
-		t.Errorf("no virtual services, or no pressure information:\n%s", vs)
+		t.Logf("%s took %v", part.name, time.Since(began).Round(time.Second))
 	}
 
-	// kill -9 of everything of reeve's, then a restart by systemd: the pods are the same.
-	pods := kubectl("get pods -o jsonpath='{.items[*].status.containerStatuses[*].containerID}'")
-	sh(t, m, `systemctl kill -s KILL reeve-server; sleep 3; systemctl is-active reeve-server || systemctl status reeve-server --no-pager`)
-	poll(t, m, "the API after kill -9", "KUBECONFIG=/var/lib/reeve/admin.kubeconfig reeve kubectl get --raw /readyz", 10*time.Minute)
-	if again := kubectl("get pods -o jsonpath='{.items[*].status.containerStatuses[*].containerID}'"); again != pods {
-		t.Errorf("containers before kill -9 %s, after %s", pods, again)
+	// While the service runs, cleanup would work against it.
+	if r, err := m.Run(t.Context(), Command{Args: []string{"/usr/local/bin/reeve", "cleanup", "--yes"}}); err != nil || r.Code != 78 || !strings.Contains(r.Output, "reeve uninstall") {
+		t.Errorf("cleanup under a running service: exit code %d, %v: %s", r.Code, err, r.Output)
 	}
-	sh(t, m, fetch)
-
-	r, err = m.Run(t.Context(), Command{Args: []string{"/usr/local/bin/reeve", "uninstall", "--yes"}, Timeout: 10 * time.Minute})
+	r, err := m.Run(t.Context(), Command{Args: []string{"/usr/local/bin/reeve", "uninstall", "--yes"}, Timeout: 10 * time.Minute})
 	if err != nil || r.Code != 0 {
 		t.Fatalf("uninstall: exit code %d, %v: %s\n%s", r.Code, err, r.Output, journal(t, m))
 	}
+	t.Logf("uninstall:\n%s", r.Output)
 	if after := leftovers(t, m); after != before {
 		t.Errorf("before\n%s\nafter uninstall\n%s", before, after)
 	}
+}
+
+// install installs, or upgrades, by the program at this path.
+func (h host) install(program string) string {
+	h.t.Helper()
+	began := time.Now()
+	r, err := h.m.Run(h.t.Context(), Command{
+		Args:    []string{program, "install", "server", "--proxy-mode=ipvs", "--eviction-hard=memory.available<" + evictBelow, "--eviction-pressure-transition-period=5s", "--wait=25m"},
+		Timeout: 30 * time.Minute,
+	})
+	if err != nil || r.Code != 0 || !strings.Contains(r.Output, "reeve-server.service is ready after") {
+		h.t.Fatalf("install: exit code %d, %v: %s\n%s", r.Code, err, r.Output, journal(h.t, h.m))
+	}
+	h.t.Logf("install took %v:\n%s", time.Since(began).Round(time.Second), r.Output)
+	return r.Output
+}
+
+// again installs what is installed.
+func (h host) again() {
+	const invocation = "systemctl show -P InvocationID reeve-server"
+	was := h.sh(invocation)
+	if out := h.install("/payload/reeve"); !strings.Contains(out, "nothing was changed") {
+		h.t.Error("it does not say that nothing was changed")
+	}
+	if now := h.sh(invocation); now != was {
+		h.t.Error("the service was restarted")
+	}
+	if out := h.kubectl("get nodes"); !strings.Contains(out, " Ready ") {
+		h.t.Errorf("after install the node is not Ready:\n%s", out)
+	}
+	// Another service of ours on this host, other data under the same service: refused, and nothing is changed.
+	for _, tc := range []struct{ args, says string }{
+		{"agent --server=https://192.0.2.10:6443 --token-file=/x", "reeve-server.service is installed here"},
+		{"server --data-dir=/var/lib/other", "/var/lib/reeve"},
+		{"server --proxy-mode=fast", "--proxy-mode"},
+	} {
+		if r, err := h.m.Sh(h.t.Context(), "reeve install "+tc.args); err != nil || r.Code != 78 || !strings.Contains(r.Output, tc.says) {
+			h.t.Errorf("install %s: exit code %d, %v: %s", tc.args, r.Code, err, r.Output)
+		}
+	}
+	h.sh("rm -rf /var/lib/other; test ! -e /etc/systemd/system/reeve-agent.service")
+}
+
+// fetch gets pages through the Service. busybox-static's wget dies of a segmentation fault here.
+const fetch = `ip=$(reeve kubectl get service hello -o jsonpath='{.spec.clusterIP}')
+	for i in 1 2 3 4 5 6; do /payload/fetch http://$ip/ || exit; done; /payload/fetch http://192.0.2.10:30080/`
+
+// services runs an app with limits behind a Service, and a pod of crun beside it.
+func (h host) services() {
+	h.apply(app)
+	h.kubectl("rollout status deployment/hello --timeout=10m")
+	h.kubectl("wait --for=condition=Ready pod/by-crun --timeout=5m")
+	// Limits in the pods' own cgroups, below systemd's slices.
+	cgroups := h.sh(`cd /sys/fs/cgroup && for d in $(find . -path '*kubepods*' -name '*pod*.slice'); do echo "$d cpu.max=$(cat $d/cpu.max) memory.max=$(cat $d/memory.max) cpu.weight=$(cat $d/cpu.weight)"; done; find . -path '*kubepods*' -name '*.scope'`)
+	if n := strings.Count(cgroups, "cpu.max=50000 100000 memory.max=67108864"); n != 2 {
+		h.t.Errorf("%d pods' slices with 500m and 64Mi, want 2:\n%s", n, cgroups)
+	}
+	if !strings.Contains(cgroups, "kubepods-burstable.slice/") || !strings.Contains(cgroups, ".scope") {
+		h.t.Errorf("no slices and scopes as the systemd driver makes them:\n%s", cgroups)
+	}
+	if pages := h.sh(fetch); strings.Count(pages, "\n") < 7 {
+		h.t.Errorf("pages through the Service:\n%s", pages)
+	}
+	if vs := h.sh("ipvsadm -Sn; cat /proc/pressure/memory"); !strings.Contains(vs, "192.0.2.10:30080 -s rr") || !strings.Contains(vs, "some avg10") {
+		h.t.Errorf("no virtual services, or no pressure information:\n%s", vs)
+	}
+}
+
+// samePods does something and finds the same containers after it, serving.
+func (h host) samePods(what string, do func()) {
+	h.t.Helper()
+	const containers = "get pods -o jsonpath='{.items[*].status.containerStatuses[*].containerID}'"
+	before := h.kubectl(containers)
+	do()
+	poll(h.t, h.m, "the API after "+what, "reeve kubectl get --raw /readyz", 10*time.Minute)
+	if after := h.kubectl(containers); after != before {
+		h.t.Errorf("containers before %s %s, after %s", what, before, after)
+	}
+	h.sh(fetch)
+}
+
+// upgrade installs another program over the one that runs.
+func (h host) upgrade() {
+	h.sh("cp /payload/reeve /root/reeve && echo >> /root/reeve")
+	h.samePods("the upgrade", func() {
+		if out := h.install("/root/reeve"); !strings.Contains(out, "Wrote /usr/local/bin/reeve.") || !strings.Contains(out, "Restarting") {
+			h.t.Error("it says nothing of a restart")
+		}
+	})
+	h.sh("cmp /root/reeve /usr/local/bin/reeve && rm /root/reeve")
+}
+
+// killed ends everything of reeve's at once; systemd starts it again.
+func (h host) killed() {
+	h.samePods("kill -9", func() {
+		h.sh("systemctl kill -s KILL reeve-server")
+	})
 }
 
 // leftovers is what reeve may leave on a host.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -67,19 +68,23 @@ func bootShared(parts string) (*Machine, error) {
 	files := map[string]string{}
 	programs := map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs"}
 	if parts != "" {
-		programs["native.test"] = "cri/native"
+		programs["native.test"], programs["systemd.test"], programs["cgroup.test"] = "cri/native", "systemd", "internal/cgroup"
+		programs["fetch"] = "tests/node/fetch"
 		for _, name := range []string{"pause.tar", "hello.tar", "logpump"} {
 			files["parts/"+name] = filepath.Join(parts, name)
 		}
 	}
 	for name, pkg := range programs {
-		program := filepath.Join(dir, name)
+		program, build := filepath.Join(dir, name), []string{"test", "-c"}
+		if !strings.HasSuffix(name, ".test") {
+			build = []string{"build"}
+		}
 		files[name] = program
 		wg.Go(func() {
-			cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", program, "github.com/reevehq/reeve/"+pkg)
+			cmd := exec.CommandContext(ctx, "go", append(build, "-ldflags", "-s -w", "-o", program, "github.com/reevehq/reeve/"+pkg)...)
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := cmd.CombinedOutput(); err != nil {
-				errs <- fmt.Errorf("build the tests of %s: %w: %s", pkg, err, out)
+				errs <- fmt.Errorf("build %s: %w: %s", pkg, err, out)
 			}
 		})
 	}
@@ -99,7 +104,10 @@ func bootShared(parts string) (*Machine, error) {
 		files["plan/testdata/"+filepath.Base(path)] = path
 	}
 	if reeve := os.Getenv("REEVE_BIN"); reeve != "" {
-		files["reeve"] = reeve
+		files["reeve"], files["busybox.tar"] = reeve, filepath.Join(dir, "busybox.tar")
+		if err := writeBusybox(files["busybox.tar"]); err != nil {
+			return nil, err
+		}
 	}
 	return Start(ctx, Options{Files: files, MemoryMiB: 3072})
 }
