@@ -23,6 +23,8 @@ func TestAdmission(t *testing.T) {
 		"port":     {c + `, ports: [{containerPort: 80, hostPort: 31999}]}]`, "NodePorts", "free ports"},
 		"sysctl":   {`securityContext: {sysctls: [{name: kernel.msgmax, value: "1000"}]}, ` + c + `}]`, "SysctlForbidden", "kernel.msgmax"},
 		"apparmor": {c + `, securityContext: {appArmorProfile: {type: RuntimeDefault}}}]`, "AppArmor", "not enabled on the host"},
+		"claims":   {`resourceClaims: [{name: gpu, resourceClaimName: gpu}], ` + c + `}]`, "PodFeatureUnsupported", "spec.resourceClaims"},
+		"restarts": {c + `, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}]`, "PodFeatureUnsupported", "restartPolicyRules[0].action"},
 		"os-label": {`nodeSelector: {kubernetes.io/os: plan9}, ` + c + `}]`, "PodOSSelectorNodeLabelDoesNotMatch", "kubernetes.io/os"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -85,8 +85,9 @@ containers: [{name: c, command: [sleep, "1000"], volumeMounts: [{name: late, mou
 // TestDisruptionTarget: an eviction through the API marks the pod before it ends, and the mark stays.
 func TestDisruptionTarget(t *testing.T) {
 	s := open(t)
-	s.pod("p", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; sleep 1000 & wait"]}]}`, kept)
+	s.pod("p", `{restartPolicy: Never, containers: [{name: c, command: [sh, -c, "trap 'exit 0' TERM; echo up >> /story/log; sleep 1000 & wait"]}]}`, kept)
 	s.ready("p")
+	s.eventually("it to listen to TERM", func() error { return is("the story", s.read("log"), "up\n") })
 	if err := s.pods().EvictV1(s.ctx(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: s.ns}}); err != nil {
 		t.Fatal(err)
 	}

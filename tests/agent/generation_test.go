@@ -59,8 +59,9 @@ func TestGeneration(t *testing.T) {
 // TestImageChange: a container whose image changes is restarted with it, within its grace, and its neighbour is not.
 func TestImageChange(t *testing.T) {
 	s := open(t)
-	s.pod("p", `{containers: [{name: c, command: [sh, -c, "trap 'echo term >> /story/log; exit 0' TERM; sleep 1000 & wait"]}, {name: d, command: [sleep, "1000"]}]}`)
+	s.pod("p", `{containers: [{name: c, command: [sh, -c, "trap 'echo term >> /story/log; exit 0' TERM; touch /story/up; sleep 1000 & wait"]}, {name: d, command: [sleep, "1000"]}]}`)
 	before := s.ready("p")
+	s.eventually("it to listen to TERM", func() error { _, err := os.Stat(s.path("up")); return err })
 	s.eventually("change the image", func() error {
 		p := s.now("p")
 		p.Spec.Containers[0].Image = again

@@ -15,7 +15,8 @@ import (
 func TestPodNetwork(t *testing.T) {
 	s := open(t)
 	s.pod("web", `{containers: [{name: c, image: `+responder+`}, {name: b, image: "`+node.BusyboxImage+`", command: [sleep, "1000"]}]}`)
-	p := s.ready("web")
+	s.serving("web")
+	p := s.now("web")
 	if err := first(is("hostIP", p.Status.HostIP, node.IP), is("podIPs", len(p.Status.PodIPs), 1), is("podIP", p.Status.PodIP, p.Status.PodIPs[0].IP)); err != nil {
 		t.Error(err)
 	}
@@ -47,19 +48,19 @@ func TestHostPort(t *testing.T) {
 	s.ready("p")
 	s.fetch("http://" + node.IP + ":30987/seen")
 	s.eventually("the port with an address", func() error {
-		c, err := net.Dial("tcp", node.IP+":30988")
+		c, err := net.DialTimeout("tcp", node.IP+":30988", dialTimeout)
 		if err == nil {
 			c.Close()
 		}
 		return err
 	})
-	if c, err := net.Dial("tcp", "127.0.0.1:30988"); err == nil {
+	if c, err := net.DialTimeout("tcp", "127.0.0.1:30988", dialTimeout); err == nil {
 		c.Close()
 		t.Error("a hostPort with a hostIP answers on another address")
 	}
 	s.delete("p")
 	s.gone("p")
-	if c, err := net.Dial("tcp", node.IP+":30987"); err == nil {
+	if c, err := net.DialTimeout("tcp", node.IP+":30987", dialTimeout); err == nil {
 		c.Close()
 		t.Error("the hostPort of a deleted pod answers")
 	}

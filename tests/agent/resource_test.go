@@ -18,23 +18,31 @@ import (
 )
 
 // TestQOSCgroups finds each class's pods where the class's cgroup is, with the figures of their requests and limits, on
-// the pod and on its containers.
+// the pod and on its containers, and with their oom_score_adj.
 func TestQOSCgroups(t *testing.T) {
 	s := open(t)
 	s.pod("guaranteed", `{containers: [{name: c, command: [sleep, "3600"], resources: {limits: {cpu: 200m, memory: 40Mi}}}, {name: d, command: [sleep, "3600"], resources: {limits: {cpu: 100m, memory: 24Mi}}}]}`)
 	s.pod("burstable", `{containers: [{name: c, command: [sleep, "3600"], resources: {requests: {cpu: 100m, memory: 8Mi}, limits: {memory: 40Mi}}}, {name: d, command: [sleep, "3600"]}]}`)
+	s.pod("whole", `{resources: {requests: {cpu: 100m, memory: 32Mi}, limits: {cpu: 200m, memory: 64Mi}}, containers: [{name: c, command: [sleep, "3600"]}]}`)
 	s.pod("besteffort", `{containers: [{name: c, command: [sleep, "3600"]}]}`)
+	n, err := s.client.CoreV1().Nodes().Get(s.ctx(), "node-a", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	burstable := func(request int64) int64 { return min(1000-1000*request/n.Status.Capacity.Memory().Value(), 999) }
 	for name, want := range map[string]struct {
 		class     v1.PodQOSClass
 		folder    string
 		pod, c, d [3]int64 // shares, quota, memory
+		oom       int64
 	}{
-		"guaranteed": {v1.PodQOSGuaranteed, "kubepods/pod", [3]int64{307, 30000, 64 * mib}, [3]int64{204, 20000, 40 * mib}, [3]int64{102, 10000, 24 * mib}},
-		"burstable":  {v1.PodQOSBurstable, "kubepods/burstable/pod", [3]int64{102, -1, unlimited}, [3]int64{102, -1, 40 * mib}, [3]int64{2, -1, unlimited}},
-		"besteffort": {v1.PodQOSBestEffort, "kubepods/besteffort/pod", [3]int64{2, -1, unlimited}, [3]int64{2, -1, unlimited}, [3]int64{}},
+		"guaranteed": {v1.PodQOSGuaranteed, "kubepods/pod", [3]int64{307, 30000, 64 * mib}, [3]int64{204, 20000, 40 * mib}, [3]int64{102, 10000, 24 * mib}, -997},
+		"burstable":  {v1.PodQOSBurstable, "kubepods/burstable/pod", [3]int64{102, -1, unlimited}, [3]int64{102, -1, 40 * mib}, [3]int64{2, -1, unlimited}, burstable(8 * mib)},
+		"whole":      {v1.PodQOSBurstable, "kubepods/burstable/pod", [3]int64{102, 20000, 64 * mib}, [3]int64{2, -1, unlimited}, [3]int64{}, burstable(32 * mib)},
+		"besteffort": {v1.PodQOSBestEffort, "kubepods/besteffort/pod", [3]int64{2, -1, unlimited}, [3]int64{2, -1, unlimited}, [3]int64{}, 1000},
 	} {
 		p := s.running(name)
-		errs := []error{is("qosClass", p.Status.QOSClass, want.class), s.limited(p, "", want.pod[0], want.pod[1], want.pod[2])}
+		errs := []error{is("qosClass", p.Status.QOSClass, want.class), oomScore(p, "c", want.oom), s.limited(p, "", want.pod[0], want.pod[1], want.pod[2])}
 		errs = append(errs, s.limited(p, status(p, "c").ContainerID, want.c[0], want.c[1], want.c[2]))
 		if want.d != [3]int64{} {
 			errs = append(errs, s.limited(p, status(p, "d").ContainerID, want.d[0], want.d[1], want.d[2]))
@@ -58,6 +66,31 @@ func TestQOSCgroups(t *testing.T) {
 			return err
 		})
 	}
+}
+
+// oomScore says why the container's processes do not have the oom_score_adj, or the nearest to it that this process may set:
+// lowering it below one's own takes CAP_SYS_RESOURCE.
+func oomScore(p *v1.Pod, name string, want int64) error {
+	read := func(pid string) (int64, error) {
+		b, err := os.ReadFile(filepath.Join("/proc", pid, "oom_score_adj"))
+		if err != nil {
+			return 0, err
+		}
+		return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	}
+	own, err := read("self")
+	if err != nil {
+		return err
+	}
+	pids := processes(p, status(p, name).ContainerID)
+	if len(pids) == 0 {
+		return errors.New("the container has no process")
+	}
+	got, err := read(strconv.Itoa(pids[0]))
+	if err == nil && got != want && !(want < own && got >= want && got <= max(own, 0)) {
+		err = fmt.Errorf("oom_score_adj is %d, want %d (the test's own is %d)", got, want, own)
+	}
+	return err
 }
 
 // unlimited is what cgroup v1 shows of no memory limit.

@@ -80,7 +80,7 @@ func TestAttach(t *testing.T) {
 func TestPortForward(t *testing.T) {
 	s := open(t)
 	s.pod("p", `{containers: [{name: c, image: `+responder+`}]}`)
-	s.ready("p")
+	s.serving("p") // a refused connection is the end of a client's forwarding
 	req := s.client.CoreV1().RESTClient().Post().Namespace(s.ns).Resource("pods").Name("p").SubResource("portforward")
 	tr, up, err := spdy.RoundTripperFor(s.config)
 	if err != nil {
@@ -111,7 +111,7 @@ func TestPortForward(t *testing.T) {
 // TestLogsOf: tail, limitBytes, since, timestamps, previous, and follow to the end.
 func TestLogsOf(t *testing.T) {
 	s := open(t)
-	s.pod("p", `{containers: [{name: c, command: [sh, -c, "if test -e /story/second; then echo second; until test -e /story/go; do sleep 0.1; done; echo last; sleep 1000; fi; echo err >&2; sleep 0.2; for i in 1 2 3 4; do echo line$i; done; touch /story/second; exit 1"]}]}`)
+	s.pod("p", `{containers: [{name: c, command: [sh, -c, "if test -e /story/second; then echo second; until test -e /story/go; do sleep 0.1; done; echo last; sleep 1000; fi; echo err >&2; sleep 1; for i in 1 2 3 4; do echo line$i; done; touch /story/second; exit 1"]}]}`)
 	s.wait("p", "restarted", func(p *v1.Pod) error {
 		c := status(p, "c")
 		if c.State.Running == nil {

@@ -7,9 +7,15 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// says is a shell command that tells of its start, and of TERM a moment later.
+// says is a shell command that tells of its start, once it is ready for TERM, and of TERM a moment later.
 func says(name string) string {
-	return `command: [sh, -c, "echo ` + name + ` >> /story/log; trap 'sleep 0.2; echo end-` + name + ` >> /story/log; exit 0' TERM; sleep 1000 & wait"]`
+	return `command: [sh, -c, "trap 'sleep 0.2; echo end-` + name + ` >> /story/log; exit 0' TERM; echo ` + name + ` >> /story/log; sleep 1000 & wait"]`
+}
+
+// said is a hook that holds back what follows until the container has told of its start: running means no more than that
+// its process was made.
+func said(name string) string {
+	return `lifecycle: {postStart: {exec: {command: [sh, -c, "until grep -q ^` + name + ` /story/log; do sleep 0.1; done"]}}}`
 }
 
 // TestSidecarsStartInOrderAndStopInReverse: each sidecar holds back what follows until it has started, and outlives all
@@ -19,9 +25,9 @@ func TestSidecarsStartInOrderAndStopInReverse(t *testing.T) {
 	s.pod("p", `
 terminationGracePeriodSeconds: 30
 initContainers:
-- {name: s1, restartPolicy: Always, `+says("s1")+`, startupProbe: {exec: {command: [sh, -c, "echo started-s1 >> /story/log"]}, periodSeconds: 1, timeoutSeconds: 10}}
+- {name: s1, restartPolicy: Always, `+says("s1")+`, startupProbe: {exec: {command: [sh, -c, "grep -q ^s1 /story/log && echo started-s1 >> /story/log"]}, periodSeconds: 1, failureThreshold: 100, timeoutSeconds: 10}}
 - {name: i1, command: [sh, -c, "echo i1 >> /story/log"]}
-- {name: s2, restartPolicy: Always, `+says("s2")+`}
+- {name: s2, restartPolicy: Always, `+says("s2")+`, `+said("s2")+`}
 containers:
 - {name: c, `+says("c")+`}
 - {name: d, `+says("d")+`}
@@ -32,6 +38,7 @@ containers:
 			t.Errorf("sidecar %s of a ready pod: %s, ready %v", n, state(c), c.Ready)
 		}
 	}
+	s.eventually("the apps", func() error { return first(inOrder(s.story(), "c"), inOrder(s.story(), "d")) })
 	s.delete("p")
 	s.gone("p")
 	story := s.story()
@@ -52,7 +59,7 @@ func TestSidecarLivesOnlyWithItsPod(t *testing.T) {
 restartPolicy: Never
 terminationGracePeriodSeconds: 30
 initContainers:
-- {name: s, restartPolicy: Always, command: [sh, -c, "echo s >> /story/log; test $(grep -c s /story/log) -gt 2 || exit 1; trap 'echo end-s >> /story/log; exit 7' TERM; sleep 1000 & wait"]}
+- {name: s, restartPolicy: Always, command: [sh, -c, "trap 'echo end-s >> /story/log; exit 7' TERM; echo s >> /story/log; test $(grep -c ^s /story/log) -gt 2 || exit 1; sleep 1000 & wait"]}
 containers:
 - {name: c, command: [sh, -c, "until test $(grep -c ^s /story/log) -gt 2; do sleep 0.1; done; echo c >> /story/log"]}
 `)

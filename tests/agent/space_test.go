@@ -47,6 +47,7 @@ type record struct {
 	changed chan struct{} // closed and replaced at every change
 	history map[types.UID][]*v1.Pod
 	current map[string]*v1.Pod // by name
+	told    map[types.UID]int  // the state of the pod that wait returned last
 	events  []*v1.Event
 }
 
@@ -72,7 +73,7 @@ func open(t *testing.T) *space {
 // openOn makes a namespace on n. At the end of the test its pods are deleted without grace.
 func openOn(t testing.TB, n *node.Node) *space {
 	t.Helper()
-	s := &space{Node: n, t: t, record: &record{changed: make(chan struct{}), history: map[types.UID][]*v1.Pod{}, current: map[string]*v1.Pod{}}}
+	s := &space{Node: n, t: t, record: &record{changed: make(chan struct{}), history: map[types.UID][]*v1.Pod{}, current: map[string]*v1.Pod{}, told: map[types.UID]int{}}}
 	s.client, s.config = connect(t, n)
 	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
@@ -227,6 +228,7 @@ func (s *space) ctx() context.Context {
 }
 
 // wait waits until the pod called name is as ok wants it, and returns it as it was then. ok says what is still missing.
+// A pod's story is told forwards: what lies before the state that the last wait returned does not count any more.
 func (s *space) wait(name, what string, ok func(*v1.Pod) error) *v1.Pod {
 	s.t.Helper()
 	deadline := time.After(waitTimeout)
@@ -240,15 +242,18 @@ func (s *space) wait(name, what string, ok func(*v1.Pod) error) *v1.Pod {
 		var list []*v1.Pod
 		if p != nil {
 			if p.UID != uid {
-				uid, seen = p.UID, 0
+				uid, seen = p.UID, s.told[p.UID]
 			}
 			// Every state counts, also one that was overtaken before this look.
 			list = s.history[uid][seen:]
 			seen = len(s.history[uid])
 		}
 		s.mu.Unlock()
-		for _, p := range list {
+		for i, p := range list {
 			if last = ok(p); last == nil {
+				s.mu.Lock()
+				s.told[uid] = seen - len(list) + i
+				s.mu.Unlock()
 				return p
 			}
 		}

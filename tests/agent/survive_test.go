@@ -71,10 +71,11 @@ func nothingHappens(s *space) func() {
 	s.pod("ordinary", `
 initContainers:
 - {name: i, command: [sh, -c, "echo i >> /story/ordinary"]}
-- {name: s, restartPolicy: Always, command: [sh, -c, "echo s >> /story/ordinary; sleep 1000"]}
+- {name: s, restartPolicy: Always, command: [sh, -c, "echo s >> /story/ordinary; sleep 1000"], lifecycle: {postStart: {exec: {command: [sh, -c, "until grep -q ^s /story/ordinary; do sleep 0.1; done"]}}}}
 containers: [{name: c, command: [sh, -c, "echo c >> /story/ordinary; sleep 1000"]}]
 `)
 	before := s.ready("ordinary")
+	s.eventually("its story", func() error { return is("story", s.read("ordinary"), "i\ns\nc\n") })
 	return func() {
 		s.eventually("the agent to serve", func() error { _, err := s.exec("ordinary", "c", "true"); return err })
 		if err := first(is("story", s.read("ordinary"), "i\ns\nc\n"), is("resourceVersion", s.now("ordinary").ResourceVersion, before.ResourceVersion)); err != nil {

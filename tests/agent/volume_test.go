@@ -580,6 +580,9 @@ func TestServiceAccountToken(t *testing.T) {
 	if err := errors.Join(s.reviewed(token, "vault", p), s.reviewed(token, "other", p)); err == nil || !strings.Contains(err.Error(), "other") || strings.Contains(err.Error(), "vault: ") {
 		t.Errorf("reviews of the token: %v; want it good for vault alone", err)
 	}
+	if long() {
+		token = s.rotated(p, token)
+	}
 	// It dies with its pod.
 	s.delete("p", 0)
 	s.gone("p")
@@ -590,6 +593,30 @@ func TestServiceAccountToken(t *testing.T) {
 		return nil
 	})
 }
+
+// rotated waits for the token's successor, which comes at 80 % of its ten minutes; the container sees it in the same file,
+// both are good then, and nothing is restarted.
+func (s *space) rotated(p *v1.Pod, old string) string {
+	s.t.Helper()
+	deadline := time.Now().Add(rotationTimeout)
+	for {
+		now, err := s.exec(p.Name, "c", "cat", "/v/token")
+		if err == nil && now != old {
+			err = errors.Join(s.reviewed(now, "vault", p), s.reviewed(old, "vault", p), is("restarts", status(s.now(p.Name), "c").RestartCount, 0))
+			if err != nil {
+				s.t.Error(err)
+			}
+			return now
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the token was not renewed within %s (%v)", rotationTimeout, err)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// rotationTimeout is the life of the shortest token that the API gives.
+const rotationTimeout = 10 * time.Minute
 
 // TestImageVolume mounts an image as a volume, whole and a part of it: its files are there, and nobody can write them.
 func TestImageVolume(t *testing.T) {
