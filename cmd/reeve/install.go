@@ -32,7 +32,7 @@ var installRoles = []string{"server", "agent"}
 
 func installCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "install server|agent",
+		Use:   "install server|agent [flags of that command]",
 		Short: "Install this program as a systemd service and start it",
 		Long: "Install this program as a systemd service, start it, and wait until the node is Ready.\n\n" +
 			"It writes two files: the program as " + installedProgram + ", and " + unitFolder + "/reeve-server.service or\n" +
@@ -43,6 +43,7 @@ func installCommand() *cobra.Command {
 			"starts one of its own. `reeve uninstall` takes all of it away again, pods, rules and data included.\n\n" +
 			"Variables for the service, such as HTTPS_PROXY for pulling images, go into " + environmentFile + ", one NAME=value a\n" +
 			"line; it is read at each start.",
+		DisableFlagsInUseLine: true,
 		Example: "  reeve install server\n" +
 			"  reeve install server --tls-san api.example.com --config /etc/reeve.yaml\n" +
 			"  reeve install agent --server https://192.0.2.10:6443 --token-file /root/token\n" +
@@ -64,7 +65,7 @@ func installCommand() *cobra.Command {
 func installRoleCommand(role, short, example string) *cobra.Command {
 	in := &installation{role: role, program: installedProgram, units: unitFolder}
 	cmd := &cobra.Command{
-		Use: role + " [flags of reeve " + role + "]", Short: short, Args: cobra.NoArgs, Example: example,
+		Use: role + " [--wait duration] [flags of reeve " + role + "]", DisableFlagsInUseLine: true, Short: short, Args: cobra.NoArgs, Example: example,
 		Long: short + ", and wait until it is ready.\n`reeve install --help` says what is written where. All flags but --wait are those of `reeve " + role + "`.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
