@@ -85,15 +85,18 @@ func TestHeldLockIsToldAndOutlasted(t *testing.T) {
 	var log said
 	w.service("web", clusterIP, nil)
 	w.endpoints("web", 0)
-	unlock := holdXtablesLock(t)
 	w.run(func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	w.settled("default/web:dns cluster IP")
+	tells(t, 200)
+	unlock := holdXtablesLock(t)
+	w.endpoints("web", 1)
 	tells(t, 503)
 	if long() { // the commands wait for 5 s before they give up
 		testns.Eventually(t, "the lock to be named", func() bool { return log.has("Failed to program Services", "lock") })
 	}
 	unlock()
 	tells(t, 200)
-	w.pods[1].MustSay(t, "tcp", clusterIP+":80", "p0 "+w.ips[1].String())
+	w.pods[0].MustSay(t, "tcp", clusterIP+":80", "p1 "+w.ips[0].String())
 }
 
 // An IPv6 address on a host without ip6tables: the node's Event names what is missing, and IPv4 is served all the same.
