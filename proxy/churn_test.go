@@ -271,7 +271,7 @@ func TestFlowsLiveThroughKillsAndFlushes(t *testing.T) {
 		} else if flavor == onNFTables {
 			flushes = []string{"nft flush chain ip reeve-proxy services", "nft flush map ip reeve-proxy service-ips", "nft flush table ip reeve-proxy", "nft delete table ip reeve-proxy"}
 		} else if flavor == onIPVS {
-			flushes = nil
+			flushes = []string{"iptables -w 5 -t nat -F", "iptables -w 5 -F", "ipset flush reeve-services; ipset flush reeve-addresses; ipset flush reeve-hairpin"}
 		}
 		for _, flush := range flushes {
 			testns.Sh(t, "%s", flush)
@@ -292,6 +292,11 @@ func TestFlowsLiveThroughKillsAndFlushes(t *testing.T) {
 				t.Errorf("a connection tried at once after %s: %v", flush, err)
 			}
 			live("healed after " + flush)
+		}
+		if flavor == onIPVS { // while the address is nobody's, nothing passes
+			testns.Sh(t, "ip link del reeve-ipvs0")
+			testns.Eventually(t, "new connections after the device went", func() bool { _, err := w.pods[3].Ask("tcp", clusterIP+":80"); return err == nil })
+			live("healed after the device went")
 		}
 		// kill -9: the process's state is gone and its rules are not; a change came meanwhile.
 		for range map[bool]int{true: 3, false: 1}[long()] {

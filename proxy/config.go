@@ -104,6 +104,8 @@ type Config struct {
 	Registry *prometheus.Registry
 	// Logger. Default: slog.Default().
 	Logger *slog.Logger
+
+	serviceLabel int // of connections to Services, which other firewalls let in; 0: none is needed
 }
 
 const (

@@ -35,7 +35,7 @@ func newFirewalls(cfg Config, e *events) *firewalls {
 func foreignConfig(cfg Config, facts plan.Facts) foreign.Config {
 	return foreign.Config{
 		Facts: facts, Table: tableName(cfg.ChainPrefix), Prefix: cfg.ChainPrefix, MarkBit: *cfg.MasqueradeBit,
-		PodAddresses: cfg.PodAddresses, IPTables: xtables.Flavor(cfg.IPTables),
+		PodAddresses: cfg.PodAddresses, ServiceLabel: cfg.serviceLabel, IPTables: xtables.Flavor(cfg.IPTables),
 	}
 }
 

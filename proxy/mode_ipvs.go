@@ -67,7 +67,11 @@ func openIPVS(cfg Config, family plan.Family) (backend, error) {
 		k.Close()
 		return nil, err
 	}
-	return ipvs.New(ipvsConfig(cfg, family), k), nil
+	c := ipvsConfig(cfg, family)
+	if err := k.EnableLabels(&c); err != nil {
+		cfg.Logger.Info("Firewalls of others that drop what comes in must let Services pass by themselves", logkey.IPFamily, int(family), logkey.Err, err)
+	}
+	return ipvs.New(c, k), nil
 }
 
 func removeIPVS(ctx context.Context, cfg Config, family plan.Family) (removed bool, err error) {

@@ -31,6 +31,9 @@ type healer interface {
 	Heal(ctx context.Context) (string, error)
 }
 
+// labeller is a backend whose Services' connections come in to the node itself. It answers the label that they bear.
+type labeller interface{ Label() int }
+
 // counter is a backend that counts the rules that its last Apply added or removed, by table.
 type counter interface{ Written() map[string]int }
 
@@ -50,6 +53,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	cfg.Mode = mode
+	for _, b := range backends {
+		if l, ok := b.(labeller); ok {
+			cfg.serviceLabel = max(cfg.serviceLabel, l.Label())
+		}
+	}
 	if err := prepareHost(cfg); err != nil {
 		return err
 	}

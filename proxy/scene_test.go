@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -87,8 +88,8 @@ func newScene(t *testing.T, flavor string) *scene {
 	return s
 }
 
-// begin starts the proxy as a story's node is set up, on an API that holds nothing.
-func (s *scene) begin(t *testing.T, st *story.Story) (end func()) {
+// begin starts the proxy as a story's node is set up, on an API that holds its first step, until t ends.
+func (s *scene) begin(t *testing.T, st *story.Story) {
 	t.Helper()
 	s.api = fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: map[string]string{corev1.LabelTopologyZone: "a"}}})
 	cfg := s.config()
@@ -106,9 +107,9 @@ func (s *scene) begin(t *testing.T, st *story.Story) (end func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s.set(t, st.Steps[0]) // the first state is there before the proxy
+	first := s.set(t, st.Steps[0]) // the first state is there before the proxy
 	go func() { done <- Run(ctx, cfg) }()
-	return func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -116,7 +117,8 @@ func (s *scene) begin(t *testing.T, st *story.Story) (end func()) {
 		if s.flavor != onIPVS { // there the next story begins with what this one left, as after a restart
 			s.cleanup()
 		}
-	}
+	})
+	s.settled(first) // this API loses what comes between a list and the watch that follows it
 }
 
 // set makes the API hold what a step has, and last a Service that tells that all before it is programmed; settled waits
@@ -200,11 +202,22 @@ func (s *scene) settled(ready string) {
 		s.world.settled(ready)
 		return
 	}
-	testns.Eventually(s.t, "the address "+ready, func() bool { return isLocal(ready) })
+	testns.Eventually(s.t, "the address "+ready, func() bool { return isLocal(s.t, ready) })
 }
 
-// isLocal reports that an address is the node's: it would be the source of what the node sends to it.
-func isLocal(address string) bool {
+// isLocal reports that an address is the node's.
+func isLocal(t testing.TB, address string) bool {
+	t.Helper()
+	if a := netip.MustParseAddr(address); a.Is6() {
+		routes, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(strings.Split(string(routes), "\n"), func(r string) bool {
+			return strings.HasPrefix(r, fmt.Sprintf("%x 80 ", a.As16())) && strings.HasSuffix(r, "reeve-ipvs0")
+		})
+	}
+	// It would be the source of what the node sends to it.
 	c, err := net.Dial("udp", net.JoinHostPort(address, "1"))
 	if err != nil {
 		return false
@@ -304,8 +317,7 @@ func TestStoriesWithRealPackets(t *testing.T) {
 		for _, st := range stories {
 			t.Run(st.Name, func(t *testing.T) {
 				s.t = t
-				end := s.begin(t, st)
-				defer end()
+				s.begin(t, st)
 				for i, step := range st.Steps {
 					mark := s.set(t, step)
 					s.settled(mark)

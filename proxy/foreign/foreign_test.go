@@ -68,4 +68,14 @@ func TestWhoPasses(t *testing.T) {
 			t.Errorf("%q is not in %q", want, got)
 		}
 	}
+	// Services behind IPVS come in to the node itself.
+	sees.ServiceLabel = 110
+	for _, h := range hooks {
+		if got := sees.nftRules(h, []plan.Family{plan.IPv4}, nil); !slices.Contains(got, "ct label 110 accept") {
+			t.Errorf("%s: no label in %q", h, got)
+		}
+		if got := sees.xtRules(h, plan.IPv4, nil); !slices.Contains(got, "-m connlabel --label 110 -j ACCEPT") {
+			t.Errorf("%s: no label in %q", h, got)
+		}
+	}
 }

@@ -21,6 +21,8 @@ type Config struct {
 	MarkBit int
 	// PodAddresses are this node's addresses that pods must reach.
 	PodAddresses []netip.Addr
+	// ServiceLabel is the connection label of connections to Services, where those come in to the node itself (IPVS). 0: none.
+	ServiceLabel int
 	// IPTables chooses nft or legacy; empty: both are looked at.
 	IPTables xtables.Flavor
 }
@@ -71,6 +73,12 @@ func (c Config) toldApart() bool {
 func (c Config) nftRules(h hook, families []plan.Family, ports []uint16) []string {
 	ip := map[plan.Family]string{plan.IPv4: "ip", plan.IPv6: "ip6"}
 	out := []string{"meta mark & " + c.bit() + " == " + c.bit() + " accept"}
+	if h == input {
+		out[0] = "ct status dnat accept"
+	}
+	if c.ServiceLabel != 0 {
+		out = append(out, fmt.Sprintf("ct label %d accept", c.ServiceLabel))
+	}
 	if h == forward {
 		// Both directions of what a Service translated; where pods cannot be told, first packets too.
 		out = append(out, c.dnat("ct status dnat", "ct state established,related "))
@@ -88,7 +96,6 @@ func (c Config) nftRules(h hook, families []plan.Family, ports []uint16) []strin
 		}
 		return out
 	}
-	out[0] = "ct status dnat accept"
 	for _, f := range families {
 		from := ""
 		if r := c.ranges(f); len(r) > 0 {
@@ -117,8 +124,14 @@ func (c Config) dnat(status, underWay string) string {
 // xtRules are the same for iptables.
 func (c Config) xtRules(h hook, f plan.Family, ports []uint16) []string {
 	const dnat = "-m conntrack --ctstate DNAT"
+	out := []string{"-m mark --mark " + c.bit() + "/" + c.bit() + " -j ACCEPT"}
+	if h == input {
+		out[0] = dnat + " -j ACCEPT"
+	}
+	if c.ServiceLabel != 0 {
+		out = append(out, fmt.Sprintf("-m connlabel --label %d -j ACCEPT", c.ServiceLabel))
+	}
 	if h == forward {
-		out := []string{"-m mark --mark " + c.bit() + "/" + c.bit() + " -j ACCEPT"}
 		if c.toldApart() {
 			out = append(out, "-m conntrack --ctstate RELATED,ESTABLISHED "+dnat+" -j ACCEPT")
 		} else {
@@ -135,7 +148,6 @@ func (c Config) xtRules(h hook, f plan.Family, ports []uint16) []string {
 		}
 		return out
 	}
-	out := []string{dnat + " -j ACCEPT"}
 	froms := c.ranges(f)
 	for _, r := range froms {
 		out = append(out, "-s "+r+" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")

@@ -56,6 +56,7 @@ type Backend struct {
 	known    map[frontend]*known
 	routes   map[netip.Addr]struct{}
 	draining map[frontend]struct{} // fronts with servers that drain
+	awaited  map[netip.Addr]int    // their addresses, with how many fronts
 	rejected map[plan.Name]error
 }
 
@@ -70,7 +71,7 @@ func (b *Backend) reset() {
 	b.want = newWant()
 	b.known = map[frontend]*known{}
 	b.routes = map[netip.Addr]struct{}{}
-	b.draining = map[frontend]struct{}{}
+	b.draining, b.awaited = map[frontend]struct{}{}, map[netip.Addr]int{}
 	b.rejected = nil
 }
 
@@ -83,6 +84,9 @@ func (b *Backend) Close() {
 
 // Family of the virtual services.
 func (b *Backend) Family() plan.Family { return b.cfg.Family }
+
+// Label is the connection label of connections to Services, which come in to the node itself; 0: they bear none.
+func (b *Backend) Label() int { return b.cfg.Label }
 
 // SetFacts replaces what the rules depend on beside Services. The next Apply must be a full one.
 func (b *Backend) SetFacts(f plan.Facts) { b.cfg.Facts = f }
@@ -420,33 +424,23 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 
 // know notes what the kernel has of a frontend after a step.
 func (b *Backend) know(at frontend, k *known) {
-	if k == nil {
-		delete(b.known, at)
-		delete(b.draining, at)
-		return
-	}
-	b.known[at] = k
-	if k.draining() {
+	_, drained := b.draining[at]
+	switch drains := k != nil && k.draining(); {
+	case drains && !drained:
 		b.draining[at] = struct{}{}
-	} else {
+		count(b.awaited, nil, at.addr, 1)
+	case drained && !drains:
 		delete(b.draining, at)
+		count(b.awaited, nil, at.addr, -1)
+	}
+	if delete(b.known, at); k != nil {
+		b.known[at] = k
 	}
 }
 
 // needed reports that an address is wanted, or that connections to it are being waited for.
 func (b *Backend) needed(a netip.Addr) bool {
-	if b.want.addrs[a] > 0 {
-		return true
-	}
-	if b.host.own[a] {
-		return false
-	}
-	for at := range b.draining {
-		if at.addr == a {
-			return true
-		}
-	}
-	return false
+	return b.want.addrs[a] > 0 || (!b.host.own[a] && b.awaited[a] > 0)
 }
 
 func (b *Backend) writeFront(at frontend, s step, next *known) error {

@@ -3,8 +3,10 @@ package ipvs
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,7 +44,7 @@ func synthetic(i, endpoints, version int) (plan.Name, *plan.Planned) {
 
 func testConfig(family plan.Family) Config {
 	return Config{
-		Prefix: "KUBE", MarkBit: 14, Family: family,
+		Prefix: "KUBE", MarkBit: 14, Family: family, Label: firstLabel + 14,
 		Facts: plan.Facts{NodeName: "here", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:10:244::/48")}},
 	}
 }
@@ -117,118 +119,260 @@ func bare(t testing.TB, k *Kernel, all []*plan.Planned) {
 	}
 }
 
-// TestScale measures, beside bare netlink calls in the same run: everything from empty, one endpoint replaced. It is the
-// bench of this mode, a test since it must build up and take down. REEVE_SCALE is the numbers of Services.
+// TestScale shows that programming works at a size, as bare netlink calls do. With REEVE_SCALE, numbers of Services, it
+// measures: it is the bench of this mode, a test since it must build up and take down.
 func TestScale(t *testing.T) {
-	sizes := []int{30}
-	if asked := os.Getenv("REEVE_SCALE"); asked != "" {
-		sizes = nil
-		for _, word := range strings.Split(asked, ",") {
-			n, err := strconv.Atoi(word)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sizes = append(sizes, n)
-		}
+	asked := os.Getenv("REEVE_SCALE")
+	if asked == "" {
+		small(t, 30)
+		return
 	}
-	for _, n := range sizes {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			b, k := open(t)
-			all := map[plan.Name]*plan.Planned{}
-			var list []*plan.Planned
-			for i := range n {
-				name, p := synthetic(i, 2, 0)
-				all[name] = p
-				list = append(list, p)
-			}
-			c := testConfig(plan.IPv4)
-			var bareFull, ourFull []time.Duration
-			rounds := 1 // minutes each at thousands
-			if n >= 100 && n <= 1000 {
-				rounds = 3
-			}
-			for range rounds {
-				start := time.Now()
-				bare(t, k, list)
-				bareFull = append(bareFull, time.Since(start))
-				cleanup(t, c, k.Handle)
-				start = time.Now()
-				if err := b.Apply(t.Context(), all, true); err != nil {
-					t.Fatal(err)
-				}
-				ourFull = append(ourFull, time.Since(start))
-				if got := b.Rules(); got["virtual"] != n || got["real"] != 2*n {
-					t.Fatalf("%v", got)
-				}
-				cleanup(t, c, k.Handle)
-			}
-			if err := b.Apply(t.Context(), all, true); err != nil {
-				t.Fatal(err)
-			}
-			start := time.Now()
-			if err := b.Apply(t.Context(), all, true); err != nil {
-				t.Fatal(err)
-			}
-			again := time.Since(start)
-			var ourStep, bareStep []time.Duration
-			for v := range 50 {
-				name, p := synthetic(n/2, 2, v+1)
-				start := time.Now()
-				if err := b.Apply(t.Context(), map[plan.Name]*plan.Planned{name: p}, false); err != nil {
-					t.Fatal(err)
-				}
-				ourStep = append(ourStep, time.Since(start))
-				start = time.Now()
-				bareReplace(t, k, n/3, v)
-				bareStep = append(bareStep, time.Since(start))
-			}
-			t.Logf("%d Services: from empty %v, bare netlink %v, ratio %.2f; read again %v; one endpoint replaced %v, bare %v, ratio %.2f", n,
-				median(ourFull), median(bareFull), float64(median(ourFull))/float64(median(bareFull)), again,
-				median(ourStep), median(bareStep), float64(median(ourStep))/float64(median(bareStep)))
-			if _, err := b.Tend(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if len(b.draining) != 0 {
-				t.Errorf("%d frontends still drain without a connection", len(b.draining))
-			}
-		})
+	for _, word := range strings.Split(asked, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 100 {
+			t.Fatalf("REEVE_SCALE %q: give numbers of Services, 100 or more", asked)
+		}
+		t.Run(word, func(t *testing.T) { scale(t, n) })
 	}
 }
 
-// bareReplace makes the same change of Service i with bare calls: the new server and its hairpin, the old one's turn ended
-// and its hairpin gone.
-func bareReplace(t testing.TB, k *Kernel, i, v int) {
-	t.Helper()
+func small(t *testing.T, n int) {
+	b, k := open(t)
+	all := map[plan.Name]*plan.Planned{}
+	var list []*plan.Planned
+	for i := range n {
+		name, p := synthetic(i, 2, 0)
+		all[name] = p
+		list = append(list, p)
+	}
+	bare(t, k, list)
+	cleanup(t, testConfig(plan.IPv4), k.Handle)
+	for range 2 { // from empty, and over what is there
+		if err := b.Apply(t.Context(), all, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Rules(); got["virtual"] != n || got["real"] != 2*n {
+			t.Fatalf("%v", got)
+		}
+	}
+	name, p := synthetic(n/2, 2, 1)
+	if err := b.Apply(t.Context(), map[plan.Name]*plan.Planned{name: p}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.draining) != 0 {
+		t.Errorf("%d frontends still drain without a connection", len(b.draining))
+	}
+}
+
+// connectRounds is how often connections are measured in each way, connectsARound at a time; stepRounds how often one
+// endpoint is replaced.
+const (
+	connectRounds  = 5
+	connectsARound = 200
+	stepRounds     = 200
+)
+
+// scale measures, beside bare netlink calls in the same run and in turns with them: everything from empty, one endpoint
+// replaced, and connections through one Service of many beside those through one virtual service and no rules.
+func scale(t *testing.T, n int) {
+	b, k := open(t)
+	all := map[plan.Name]*plan.Planned{}
+	var list []*plan.Planned
+	for i := range n {
+		name, p := synthetic(i, 2, 0)
+		all[name] = p
+		list = append(list, p)
+	}
 	c := testConfig(plan.IPv4)
-	_, old := synthetic(i, 2, v)
-	_, now := synthetic(i, 2, v+1)
-	tcp := uint8(6)
-	q := &old.Ports[0]
-	svc := &ipvs.Service{AddressFamily: 2, Address: q.ClusterIP.AsSlice(), Port: 80, Protocol: 6, SchedName: "rr", Netmask: 0xffffffff}
-	o, n := q.Cluster[len(q.Cluster)-1], now.Ports[0].Cluster[len(now.Ports[0].Cluster)-1]
-	to := o.Port()
+	timed := func(to *[]time.Duration, fn func()) {
+		start := time.Now()
+		fn()
+		*to = append(*to, time.Since(start))
+	}
+	apply := func(changes map[plan.Name]*plan.Planned, full bool) {
+		if err := b.Apply(t.Context(), changes, full); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var bareFull, ourFull, again, ourStep, bareStep []time.Duration
+	rounds := 1 // of minutes each at tens of thousands
+	if n <= 1000 {
+		rounds = 5
+	} else if n <= 10000 {
+		rounds = 2
+	}
+	for range rounds {
+		timed(&bareFull, func() { bare(t, k, list) })
+		cleanup(t, c, k.Handle)
+		k.device = 0
+		timed(&ourFull, func() { apply(all, true) })
+		if got := b.Rules(); got["virtual"] != n || got["real"] != 2*n {
+			t.Fatalf("%v", got)
+		}
+		if len(ourFull) < rounds {
+			cleanup(t, c, k.Handle)
+			k.device = 0
+		}
+	}
+	timed(&again, func() { apply(all, true) })
+	for v := range stepRounds {
+		i := n/2 + v%(n/2)
+		name, p := synthetic(i, 2, v/(n/2)+1)
+		timed(&ourStep, func() { apply(map[plan.Name]*plan.Planned{name: p}, false) })
+		step := bareReplacement(i-n/2, v/(n/2))
+		timed(&bareStep, func() { step.make(t, k) })
+		step.tidy(t, k)
+	}
+	t.Logf("%d Services: from empty %v, bare netlink %v, ratio %.2f (%s); read again %v", n, median(ourFull), median(bareFull),
+		ratio(ourFull, bareFull), pairs(ourFull, bareFull), median(again))
+	t.Logf("%d Services: one endpoint replaced p25 %v p50 %v p75 %v, bare p25 %v p50 %v p75 %v, ratio %.2f", n,
+		quantile(ourStep, 1), median(ourStep), quantile(ourStep, 3), quantile(bareStep, 1), median(bareStep), quantile(bareStep, 3), ratio(ourStep, bareStep))
+	for len(b.draining) > 0 { // nothing has a connection
+		if again, err := b.Tend(t.Context()); err != nil || (again > 0 && len(b.draining) > 0) {
+			t.Fatalf("%d frontends still drain without a connection: %v", len(b.draining), err)
+		}
+	}
+	connects(t, b, n)
+}
+
+// connects measures connections through one more Service of the backend's, and in turns those through one bare virtual
+// service of a node that has nothing else but connection tracking.
+func connects(t *testing.T, b *Backend, n int) {
+	type stage struct {
+		node, client, pod testns.Host
+		ip                string // of the node
+	}
+	stages := []stage{{ip: "ip"}, {node: testns.NewHost(t, "bare"), ip: "ip -n bare"}}
+	for i := range stages {
+		s := &stages[i]
+		s.client, s.pod = testns.NewHost(t, fmt.Sprint("client", i)), testns.NewHost(t, fmt.Sprint("pod", i))
+		for j, h := range []testns.Host{s.client, s.pod} {
+			testns.Sh(t, `ip link add v%[1]s type veth peer name eth0 netns %[1]s
+				test -z "%[2]s" || ip link set v%[1]s netns "%[2]s"
+				%[3]s addr add 10.244.3.1/32 dev v%[1]s; %[3]s link set v%[1]s up
+				ip -n %[1]s addr add 10.244.3.%[4]d/32 dev eth0; ip -n %[1]s link set eth0 up; ip -n %[1]s route add default via 10.244.3.1 dev eth0 onlink
+				%[3]s route add 10.244.3.%[4]d/32 dev v%[1]s`, h.Name, s.node.Name, s.ip, 10+j)
+		}
+		s.pod.Serve(t, "pod", ":8080")
+		if err := s.node.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { testns.Sh(t, "ip link del vclient0; ip link del vpod0; true") })
+	const vip = "10.95.0.1"
+	set := func(path, value string) error { return os.WriteFile("/proc/sys/"+path, []byte(value), 0) }
+	if err := Prepare(false, set); err != nil {
+		t.Fatal(err)
+	}
+	testns.Sh(t, `ip netns exec bare sh -c 'echo 1 > /proc/sys/net/ipv4/vs/conntrack; ip addr add %s/32 dev lo; ipvsadm -A -t %[1]s:80 -s rr; ipvsadm -a -t %[1]s:80 -r 10.244.3.11:8080 -m
+		nft add table ip tracks; nft "add chain ip tracks in { type nat hook prerouting priority -100; }"; nft "add chain ip tracks out { type nat hook postrouting priority 100; }"'`, vip)
+	svc := plan.Service{
+		Name: plan.Name{Namespace: "default", Name: "measured"}, ClusterIPs: []netip.Addr{netip.MustParseAddr(vip)},
+		Ports: []plan.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}},
+	}
+	p := plan.Plan(plan.Facts{NodeName: "here"}, svc, []plan.Slice{{
+		Service: svc.Name, Ports: []plan.SlicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 8080}},
+		Endpoints: []plan.SliceEndpoint{{Addr: netip.MustParseAddr("10.244.3.11"), Ready: true, Serving: true, NodeName: "here"}},
+	}})
+	if err := b.Apply(t.Context(), map[plan.Name]*plan.Planned{svc.Name: &p}, false); err != nil {
+		t.Fatal(err)
+	}
+	measure := func(s stage, took *[]time.Duration) {
+		err := s.client.Do(func() error {
+			for range connectsARound {
+				began := time.Now()
+				c, err := net.DialTimeout("tcp", vip+":80", 10*time.Second)
+				if err != nil {
+					return err
+				}
+				*took = append(*took, time.Since(began))
+				_, err = c.Read(make([]byte, 1)) // the greeting: the server took it
+				c.Close()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatalf("connect through %s: %v", s.node, err)
+		}
+	}
+	var through, bare []time.Duration
+	for range connectRounds {
+		measure(stages[0], &through)
+		measure(stages[1], &bare)
+	}
+	t.Logf("%d Services: connect p25 %v p50 %v, through one bare virtual service p25 %v p50 %v, ratio %.2f", n,
+		quantile(through, 1), median(through), quantile(bare, 1), median(bare), ratio(through, bare))
+}
+
+// replacement is one endpoint of a Service replaced with bare calls.
+type replacement struct {
+	svc      *ipvs.Service
+	old, now netip.AddrPort
+}
+
+// bareReplacement is that of Service i, from one version to the next.
+func bareReplacement(i, version int) replacement {
+	_, old := synthetic(i, 2, version)
+	_, now := synthetic(i, 2, version+1)
+	last := func(p *plan.Planned) netip.AddrPort { q := p.Ports[0].Cluster; return q[len(q)-1] }
+	return replacement{
+		&ipvs.Service{AddressFamily: 2, Address: old.Ports[0].ClusterIP.AsSlice(), Port: 80, Protocol: 6, SchedName: "rr", Netmask: 0xffffffff},
+		last(old), last(now),
+	}
+}
+
+func (r replacement) server(at netip.AddrPort, weight int) *ipvs.Destination {
+	return &ipvs.Destination{Address: at.Addr().AsSlice(), Port: at.Port(), AddressFamily: 2, Weight: weight}
+}
+
+func (r replacement) hairpin(at netip.AddrPort) *netlink.IPSetEntry {
+	port, tcp := at.Port(), uint8(6)
+	return &netlink.IPSetEntry{IP: at.Addr().AsSlice(), Port: &port, Protocol: &tcp, IP2: at.Addr().AsSlice()}
+}
+
+// make is what a backend's change makes: the new server and its hairpin, the old one's turn ended and its hairpin gone.
+func (r replacement) make(t testing.TB, k *Kernel) {
+	t.Helper()
+	set := testConfig(plan.IPv4).set(setHairpin)
 	for _, err := range []error{
-		k.nl.IpsetAdd(c.set(setHairpin), &netlink.IPSetEntry{IP: n.Addr().AsSlice(), Port: &to, Protocol: &tcp, IP2: n.Addr().AsSlice()}),
-		k.vs.NewDestination(svc, &ipvs.Destination{Address: n.Addr().AsSlice(), Port: to, AddressFamily: 2, Weight: 1}),
-		k.vs.UpdateDestination(svc, &ipvs.Destination{Address: o.Addr().AsSlice(), Port: to, AddressFamily: 2}),
-		k.nl.IpsetDel(c.set(setHairpin), &netlink.IPSetEntry{IP: o.Addr().AsSlice(), Port: &to, Protocol: &tcp, IP2: o.Addr().AsSlice()}),
+		k.nl.IpsetAdd(set, r.hairpin(r.now)), k.vs.NewDestination(r.svc, r.server(r.now, 1)),
+		k.vs.UpdateDestination(r.svc, r.server(r.old, 0)), k.nl.IpsetDel(set, r.hairpin(r.old)),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Not timed apart: what Tend does later for a backend.
-	if err := k.vs.DelDestination(svc, &ipvs.Destination{Address: o.Addr().AsSlice(), Port: to, AddressFamily: 2}); err != nil {
+}
+
+// tidy is what Tend does later for a backend.
+func (r replacement) tidy(t testing.TB, k *Kernel) {
+	t.Helper()
+	if err := k.vs.DelDestination(r.svc, r.server(r.old, 0)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func median(d []time.Duration) time.Duration {
-	s := append([]time.Duration(nil), d...)
-	for i := range s {
-		for j := i; j > 0 && s[j] < s[j-1]; j-- {
-			s[j], s[j-1] = s[j-1], s[j]
-		}
+func median(d []time.Duration) time.Duration { return quantile(d, 2) }
+
+// quantile answers a quarter, the half or three quarters.
+func quantile(d []time.Duration, quarters int) time.Duration {
+	s := slices.Sorted(slices.Values(d))
+	return s[min(len(s)*quarters/4, len(s)-1)]
+}
+
+func ratio(a, b []time.Duration) float64 { return float64(median(a)) / float64(median(b)) }
+
+// pairs prints the ratio of each round.
+func pairs(a, b []time.Duration) string {
+	var out []string
+	for i := range a {
+		out = append(out, fmt.Sprintf("%.2f", float64(a[i])/float64(b[i])))
 	}
-	return s[len(s)/2]
+	return strings.Join(out, ", ")
 }

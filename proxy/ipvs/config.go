@@ -39,6 +39,8 @@ type Config struct {
 	Family  plan.Family
 	// Scheduler is the kernel's name of how connections are spread. Empty: DefaultScheduler.
 	Scheduler string
+	// Label is what connections to Services bear (connlabel), by which others' firewalls let them in. 0: none.
+	Label int
 	// Exclude are addresses whose virtual services are never taken for ours.
 	Exclude []netip.Prefix
 }

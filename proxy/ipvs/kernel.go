@@ -24,6 +24,7 @@ type Kernel struct {
 	vs     *ipvs.Handle
 	nl     *netlink.Handle
 	sets   setConn
+	device int // Device's index as it was last seen; 0: not there
 }
 
 // Close frees its sockets.
@@ -80,12 +81,14 @@ func (k *Kernel) Host() ([]netip.Addr, error) {
 func (k *Kernel) HasDevice() (bool, error) {
 	l, err := k.nl.LinkByName(Device)
 	var missing netlink.LinkNotFoundError
+	k.device = 0
 	if errors.As(err, &missing) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("look for device %s: %w", Device, err)
 	}
+	k.device = l.Attrs().Index
 	return l.Attrs().Flags&net.FlagUp != 0, nil
 }
 
@@ -105,15 +108,20 @@ func (k *Kernel) EnsureDevice() error {
 	if err := k.nl.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set device %s up: %w", Device, err)
 	}
+	k.device = 0
 	return nil
 }
 
+// index is Device's. One that is another's by now refuses routes, and all is written anew.
 func (k *Kernel) index() (int, error) {
-	l, err := k.nl.LinkByName(Device)
-	if err != nil {
-		return 0, fmt.Errorf("look for device %s: %w", Device, err)
+	if k.device == 0 {
+		l, err := k.nl.LinkByName(Device)
+		if err != nil {
+			return 0, fmt.Errorf("look for device %s: %w", Device, err)
+		}
+		k.device = l.Attrs().Index
 	}
-	return l.Attrs().Index, nil
+	return k.device, nil
 }
 
 // Routes implements kernel.

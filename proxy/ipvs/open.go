@@ -88,6 +88,24 @@ func Open(family plan.Family, xt *xtables.Handle) (*Kernel, error) {
 	return &Kernel{Handle: xt, family: family, vs: vs, nl: h, sets: setConn{sock}}, nil
 }
 
+// firstLabel is the label that goes with mark bit 0, of the 128 that a connection may bear.
+const firstLabel = 96
+
+// EnableLabels sets c.Label where kernel and iptables have connection labels, else it says what is missing. Rules tell: a
+// chain is made and removed again in one transaction.
+func (k *Kernel) EnableLabels(c *Config) error {
+	c.Label = firstLabel + c.MarkBit
+	probe := c.chain("PROBE")
+	ctx, cancel := context.WithTimeout(context.Background(), modprobeTimeout)
+	defer cancel()
+	err := k.Restore(ctx, fmt.Appendf(nil, "*mangle\n:%s - [0:0]\n-A %[1]s%s\n-F %[1]s\n-X %[1]s\nCOMMIT\n", probe, c.label()))
+	if err != nil && !strings.Contains(err.Error(), "xtables lock") { // a held lock says nothing of the kernel
+		c.Label = 0
+		return fmt.Errorf("label connections to Services (which needs the kernel module xt_connlabel): %w", err)
+	}
+	return nil
+}
+
 // Prepare sets IPVS's parameters. Without conntrack nothing could be masqueraded; the others make connections leave
 // servers that are gone. strictARP keeps other devices from answering for the addresses of Services, which load balancers
 // that speak ARP themselves need.

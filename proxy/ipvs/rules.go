@@ -56,9 +56,13 @@ func (c Config) fixed(table string) []chainRules {
 	const isNew = "-m conntrack --ctstate NEW "
 	switch table {
 	case "mangle":
-		return []chainRules{{c.chain("FIREWALL"), []string{
+		firewall := chainRules{c.chain("FIREWALL"), []string{
 			isNew + in(setFirewall, "dst,dst") + " -m set ! --match-set " + c.set(setAllow) + " dst,dst,src -j DROP",
-		}}}
+		}}
+		if c.Label != 0 {
+			firewall.rules = append(firewall.rules, isNew+in(setServices, "dst,dst")+c.label())
+		}
+		return []chainRules{firewall}
 	case "nat":
 		toMark := "-j " + c.chain("MARK")
 		var services []string
@@ -79,6 +83,9 @@ func (c Config) fixed(table string) []chainRules {
 			services = append(services, in(setCluster, "dst,dst")+" "+toMark)
 		case len(inside) > 0:
 			services = append(services, in(setCluster, "dst,dst")+" -j "+off.name)
+		default:
+			// The node itself sends from the address that it sends to, which is every node's own.
+			services = append(services, in(setCluster, "dst,dst")+" "+in(setAddresses, "src")+" "+toMark)
 		}
 		return []chainRules{
 			{c.chain("MARK"), []string{"-j MARK --or-mark " + bit}},
@@ -114,6 +121,9 @@ func (c Config) fixed(table string) []chainRules {
 		}
 	}
 }
+
+// label is the match that gives a connection our label.
+func (c Config) label() string { return fmt.Sprintf(" -m connlabel --label %d --set", c.Label) }
 
 // inside are matches of what comes from pods.
 func (c Config) inside() []string {

@@ -18,6 +18,7 @@ type packet struct {
 	in       string // interface; empty on the way out
 	mark     uint32
 	dnat     bool
+	label    int // of the connection
 }
 
 type tracer struct {
@@ -116,6 +117,12 @@ func (tr tracer) rule(rule string, p *packet) (target string, args []string, hit
 			want, _ := strconv.ParseUint(v, 0, 32)
 			bits, _ := strconv.ParseUint(mask, 0, 32)
 			ok = must(p.mark&uint32(bits) == uint32(want))
+		case "--label":
+			label, err := strconv.Atoi(next())
+			if err != nil || next() != "--set" {
+				tr.t.Fatalf("label in rule %q", rule)
+			}
+			p.label = label
 		case "--match-set":
 			ok = must(tr.inSet(next(), next(), p))
 		case "-j":
@@ -138,6 +145,10 @@ func (tr tracer) inSet(name, directions string, p *packet) bool {
 	protos := map[string]uint8{"tcp": 6, "udp": 17, "sctp": 132}
 	for e := range tr.k.sets[setID(s)] {
 		switch {
+		case directions == "src":
+			if e.addr == p.src.Addr() {
+				return true
+			}
 		case e.addr != p.dst.Addr():
 		case directions == "dst":
 			return true
@@ -163,6 +174,9 @@ func (tr tracer) trace(sent story.Packet) story.Outcome {
 	first := "PREROUTING"
 	if p.in == "" {
 		first = "OUTPUT"
+		if tr.local(p.dst.Addr()) { // which the kernel also takes for the source
+			p.src = netip.AddrPortFrom(p.dst.Addr(), 40000)
+		}
 	}
 	if v := tr.walk("mangle", first, p); v == "DROP" {
 		return story.Outcome{Fate: story.Dropped}
@@ -184,6 +198,9 @@ func (tr tracer) trace(sent story.Packet) story.Outcome {
 	if virtual == nil {
 		return story.Outcome{Fate: story.Untouched}
 	}
+	if p.label == 0 && !p.dnat && p.in != "" {
+		tr.t.Errorf("%s bears no label, and others' firewalls drop it", sent)
+	}
 	out := story.Outcome{Fate: story.Reaches, Sticky: virtual.flags&flagPersistent != 0}
 	for _, r := range virtual.reals {
 		if r.draining {
@@ -194,6 +211,9 @@ func (tr tracer) trace(sent story.Packet) story.Outcome {
 		q.dst = r.at
 		masquerade := tr.walk("nat", "POSTROUTING", &q) == "MASQUERADE"
 		out.Masqueraded = out.Masqueraded || masquerade
+		if _, service := tr.k.routes[q.src.Addr()]; service && !masquerade {
+			tr.t.Errorf("%s reaches its endpoint from a Service's address", sent)
+		}
 		if q.mark&(1<<14) != 0 {
 			tr.t.Errorf("%s leaves with our mark", sent)
 		}

@@ -37,7 +37,7 @@ func TestNativeRuntimeOnCgroupV2(t *testing.T) {
 			if tc.driver == "systemd" {
 				env = append(env, "REEVE_KEEP_RUN=1")
 			}
-			runTests(t, m, "/payload/native.test", tc.run, env...)
+			runTests(t, m, "/payload/native.test", []string{"-test.run", tc.run}, env...)
 		})
 	}
 }

@@ -10,15 +10,12 @@ import (
 	"time"
 )
 
-// The tests of package proxy that CI runs with IPVS; REEVE_LONG=1 runs all that have a form for it, and the stories, which
-// take minutes. REEVE_VM_STORIES picks among those.
+// The tests of package proxy that CI runs with IPVS. REEVE_LONG=1 runs all that have a form for it, and the stories with
+// real packets, which take minutes; REEVE_VM_STORIES picks among those, REEVE_VM_TESTS among the others.
 const (
 	proxyShort = "^(TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain)$"
-	proxyLong  = "^(TestOtherPorts|TestServersDrain|TestBothPoliciesLocal|TestRestartKeeps|TestServiceWithoutEndpoints|" +
-		"TestExternalIPsAndLoadBalancer|TestIPv6Service|TestServiceSpreads|TestSourceAddress|TestExternalTrafficPolicyLocal|" +
-		"TestInternalTrafficPolicyLocal|TestSessionAffinity|TestTypeAndPorts|TestForeignFlushIsHealed|TestUsersMarksSurvive|" +
-		"TestHealthAndMetrics|TestRunStopsEverything|TestEndpointOnTheNode|TestNoConnectionFails|TestNodePortsFollow|" +
-		"TestForeignVirtualServicesStay|TestSwitchToAndFromIPVS)"
+	// noIPVS are tests of what this mode refuses, of the other modes alone, and of hosts without IPVS.
+	noIPVS  = "^(TestHostWithoutIPVS|TestNodePortsOnLoopback|TestLoopbackIsOpened|TestModeSwitchKeeps|TestStories|TestBadHosts)"
 	stories = "^TestStoriesWithRealPackets$/^ipvs$/"
 )
 
@@ -26,17 +23,30 @@ const (
 // those of IPVS alone.
 func TestServicesOnIPVS(t *testing.T) {
 	m := machine(t)
-	runs := []string{proxyShort}
-	if os.Getenv("REEVE_LONG") == "1" {
-		runs = []string{proxyLong, stories}
+	run := func(args ...string) func() {
+		return func() {
+			runTests(t, m, "/payload/proxy.test", args, "REEVE_LONG="+os.Getenv("REEVE_LONG"), "REEVE_LOG="+os.Getenv("REEVE_LOG"))
+		}
 	}
-	if only := os.Getenv("REEVE_VM_STORIES"); only != "" {
-		runs = []string{stories + only}
+	someStories, someTests := os.Getenv("REEVE_VM_STORIES"), os.Getenv("REEVE_VM_TESTS")
+	var runs []func()
+	switch {
+	case someStories != "" || someTests != "":
+		if someStories != "" {
+			runs = append(runs, run("-test.run", stories+"("+someStories+")"))
+		}
+		if someTests != "" {
+			runs = append(runs, run("-test.run", someTests))
+		}
+	case os.Getenv("REEVE_LONG") == "1":
+		runs = append(runs, run("-test.skip", noIPVS), run("-test.run", stories))
+	default:
+		runs = append(runs, run("-test.run", proxyShort))
 	}
 	// Beside each other, one a processor.
 	var wg sync.WaitGroup
-	for _, run := range runs {
-		wg.Go(func() { runTests(t, m, "/payload/proxy.test", run) })
+	for _, fn := range runs {
+		wg.Go(fn)
 	}
 	wg.Wait()
 }
@@ -45,11 +55,11 @@ func TestServicesOnIPVS(t *testing.T) {
 // idle host; here that it works at a size, and the figures in the log. REEVE_SCALE=1000,10000,40000 measures.
 func TestIPVSAtScale(t *testing.T) {
 	m := machine(t)
-	runTests(t, m, "/payload/ipvs.test", "^TestScale$", "REEVE_SCALE="+os.Getenv("REEVE_SCALE"))
+	runTests(t, m, "/payload/ipvs.test", []string{"-test.run", "^TestScale$"}, "REEVE_SCALE="+os.Getenv("REEVE_SCALE"))
 }
 
 // runTests runs a test program in the machine, and fails with its output.
-func runTests(t *testing.T, m *Machine, program, run string, env ...string) {
+func runTests(t *testing.T, m *Machine, program string, args []string, env ...string) {
 	t.Helper()
 	var out bytes.Buffer
 	var also io.Writer = &out
@@ -62,7 +72,7 @@ func runTests(t *testing.T, m *Machine, program, run string, env ...string) {
 		also = io.MultiWriter(&out, f)
 	}
 	r, err := m.Run(t.Context(), Command{
-		Args: []string{program, "-test.v", "-test.timeout", "30m", "-test.run", run}, Env: append(env, "REEVE_VM=1"), Dir: "/payload", Timeout: 30 * time.Minute, Output: also,
+		Args: append([]string{program, "-test.v", "-test.timeout", "45m"}, args...), Env: append(env, "REEVE_VM=1"), Dir: "/payload", Timeout: 45 * time.Minute, Output: also,
 	})
 	if err != nil || r.Code != 0 {
 		t.Errorf("exit code %d, %v:\n%s", r.Code, err, out.String())
@@ -75,7 +85,7 @@ func runTests(t *testing.T, m *Machine, program, run string, env ...string) {
 		if strings.HasPrefix(line, "--- SKIP") {
 			t.Errorf("skipped in the machine: %s", line)
 		}
-		if strings.HasPrefix(strings.TrimSpace(line), "--- PASS") || strings.Contains(line, "Services:") || strings.Contains(line, "Times:") {
+		if strings.HasPrefix(strings.TrimSpace(line), "--- PASS") || strings.Contains(line, "connections,") || strings.Contains(line, "Services:") || strings.Contains(line, "Times:") {
 			t.Log(strings.TrimRight(line, "\n"))
 		}
 	}
