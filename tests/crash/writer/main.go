@@ -1,5 +1,7 @@
-// Writer prints numbered lines as fast as they are taken, until the file "stop" appears in its folder, and keeps a report
-// there: how many lines, and how long the longest write took.
+// Writer prints numbered lines, until the file "stop" appears in its folder, and keeps a report there: how many lines, and
+// how long the longest write took since the file "forget" was there. From its start and from each time that the file
+// "burst" is there, it prints as fast as the lines are taken until that was a certain amount, and then at a certain rate.
+// It rests while there is a file "rest".
 package main
 
 import (
@@ -23,7 +25,8 @@ type Report struct {
 
 func main() {
 	dir := flag.String("dir", "", "folder of the stop file and the report")
-	rate := flag.Int64("rate", 0, "bytes a second on average; 0 for as many as are taken")
+	rate := flag.Int64("rate", 1<<20, "bytes a second on average after a burst")
+	burst := flag.Int64("burst", 0, "bytes of a burst")
 	flag.Parse()
 	var lines, longest atomic.Int64
 	var mu sync.Mutex
@@ -41,19 +44,26 @@ func main() {
 			os.Rename(tmp, filepath.Join(*dir, "report"))
 		}
 	}
-	var stop atomic.Bool
+	var stop, rest, again atomic.Bool
 	go func() {
 		for !stop.Load() {
+			_, err := os.Stat(filepath.Join(*dir, "rest"))
+			rest.Store(err == nil)
 			if _, err := os.Stat(filepath.Join(*dir, "stop")); err == nil {
 				stop.Store(true)
+			}
+			if os.Remove(filepath.Join(*dir, "forget")) == nil {
+				longest.Store(0)
+			}
+			if os.Remove(filepath.Join(*dir, "burst")) == nil {
+				again.Store(true)
 			}
 			report(false)
 			time.Sleep(20 * time.Millisecond)
 		}
 	}()
 	var buf []byte
-	var written int64
-	start := time.Now()
+	left, start := *burst, time.Now()
 	for n := int64(0); ; {
 		// Writes of changing size end in the middle of a line more often than not, and some lines are longer than a record.
 		for size := 1000 + int(n*7919%9000); len(buf) < size; n++ {
@@ -63,16 +73,26 @@ func main() {
 			}
 			buf = fmt.Appendf(buf, "%d %s\n", n, strings.Repeat(".", pad))
 		}
+		for rest.Load() && !stop.Load() {
+			time.Sleep(20 * time.Millisecond)
+			start = start.Add(20 * time.Millisecond) // nothing to catch up with
+		}
 		part := buf[:len(buf)-int(n%7)]
 		began := time.Now()
 		if _, err := os.Stdout.Write(part); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		longest.Store(max(longest.Load(), int64(time.Since(began))))
-		written += int64(len(part))
-		if *rate > 0 {
-			time.Sleep(time.Until(start.Add(time.Duration(float64(written) / float64(*rate) * float64(time.Second)))))
+		if took := int64(time.Since(began)); took > longest.Load() {
+			longest.Store(took)
+		}
+		if again.Swap(false) {
+			left = *burst
+		}
+		if left -= int64(len(part)); left >= 0 {
+			start = time.Now()
+		} else {
+			time.Sleep(time.Until(start.Add(time.Duration(float64(-left) / float64(*rate) * float64(time.Second)))))
 		}
 		buf = append(buf[:0], buf[len(part):]...)
 		lines.Store(n)
