@@ -88,7 +88,15 @@ func (m *Manager) check(ctx context.Context) time.Duration {
 	m.mu.Lock()
 	before := m.reported
 	m.reported, m.reportedAt = &next, now
+	// Who spoke for this node while it was reporting is not heard of again.
+	spokenFor := m.node != current && contradicts(m.node.Status.Conditions, next.Conditions)
+	if spokenFor {
+		m.reported = nil
+	}
 	m.mu.Unlock()
+	if spokenFor {
+		m.Kick()
+	}
 	m.tell(before, &next)
 	if ready {
 		m.ready()

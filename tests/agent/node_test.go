@@ -111,22 +111,24 @@ func TestNodeLease(t *testing.T) {
 	})
 }
 
-// TestNodeKeepsItsOwn changes what belongs to the node and what does not: the first comes back, the second stays. The
-// condition is one that nobody acts on: other tests have their pods here.
+// overwritten is the reason of a condition that TestNodeKeepsItsOwn writes under the other tests, for a moment.
+const overwritten = "Overwritten"
+
+// TestNodeKeepsItsOwn changes what belongs to the node and what does not: the first comes back, the second stays.
 func TestNodeKeepsItsOwn(t *testing.T) {
 	s := open(t)
 	s.Kubectl("label", "node", "node-a", "team=blue")
 	if out, err := s.TryKubectl("", "patch", "node", "node-a", "--subresource=status", "--type=merge", "-p", `{"status":{"capacity":{"example.com/widget":"3"}}}`); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	s.Kubectl("patch", "node", "node-a", "--subresource=status", "--type=strategic", "-p", `{"status":{"conditions":[{"type":"PIDPressure","status":"Unknown","reason":"NodeStatusUnknown"}]}}`)
-	s.eventually("the node to take its condition back", func() error {
+	s.Kubectl("patch", "node", "node-a", "--subresource=status", "--type=strategic", "-p", `{"status":{"conditions":[{"type":"Ready","status":"Unknown","reason":"`+overwritten+`"}]}}`)
+	s.eventually("the node to say that it is ready", func() error {
 		n, err := s.client.CoreV1().Nodes().Get(s.ctx(), "node-a", metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		for _, c := range n.Status.Conditions {
-			if c.Type == v1.NodePIDPressure && c.Status != v1.ConditionFalse {
+			if c.Type == v1.NodeReady && c.Status != v1.ConditionTrue {
 				return fmt.Errorf("it is %s", c.Status)
 			}
 		}
