@@ -259,7 +259,7 @@ func (r *Runtime) eraseContainer(ctx context.Context, c *container) error {
 	for _, f := range holds {
 		f.Close()
 	}
-	r.noteErased(c.id)
+	r.noteErased(c.id, c.rec.Cgroup)
 	if err := r.deleteRecord(ctx, c.id); err != nil {
 		return err
 	}

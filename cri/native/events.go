@@ -149,6 +149,7 @@ func (r *Runtime) onSandboxExit(s *sandbox) {
 	r.store.mu.Unlock()
 	if ev != nil {
 		r.log.Warn("Pause container ended by itself", logkey.SandboxID, s.id)
+		r.kickGC() // its shim may have been killed
 		r.events.send(ev)
 	}
 }

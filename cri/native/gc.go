@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -56,7 +57,7 @@ func (r *Runtime) kickGC() {
 
 // collect looks once at everything.
 func (r *Runtime) collect(ctx context.Context) error {
-	return errors.Join(r.collectRecords(ctx), r.collectTasks(ctx), r.collectSnapshots(ctx), r.collectStreams(ctx), r.collectNetworks(ctx))
+	return errors.Join(r.collectRecords(ctx), r.collectTasks(ctx), r.collectSnapshots(ctx), r.collectStreams(ctx), r.collectNetworks(ctx), r.collectCgroups())
 }
 
 // unknown says whether nothing that lives, is being made or being removed has this ID. Ask after the thing was seen, not
@@ -114,7 +115,7 @@ func (r *Runtime) collectTasks(ctx context.Context) error {
 	var ids []string
 	r.store.mu.RLock()
 	for id := range running {
-		if !r.erased[id].IsZero() {
+		if !r.erased[id].at.IsZero() {
 			ids = append(ids, id)
 		}
 	}
@@ -134,16 +135,40 @@ func (r *Runtime) collectTasks(ctx context.Context) error {
 	})
 }
 
-// noteErased remembers an ID for collectTasks, and forgets those that are long gone.
-func (r *Runtime) noteErased(id string) {
+// erasure is the removal of a sandbox's or container's record.
+type erasure struct {
+	at     time.Time
+	cgroup string // as the OCI specification names it
+}
+
+// noteErased remembers what was removed for the collector, and forgets what is long gone.
+func (r *Runtime) noteErased(id, cgroup string) {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	for old, at := range r.erased {
-		if time.Since(at) > erasedKeep {
+	for old, e := range r.erased {
+		if time.Since(e.at) > erasedKeep {
 			delete(r.erased, old)
 		}
 	}
-	r.erased[id] = time.Now()
+	r.erased[id] = erasure{time.Now(), cgroup}
+}
+
+// collectCgroups removes those that an OCI runtime could not remove, since something was dying in them still, or has told
+// nobody of, since it was killed. Under systemd they go by themselves.
+func (r *Runtime) collectCgroups() error {
+	if r.host.SystemdCgroup {
+		return nil
+	}
+	var errs []error
+	r.store.mu.RLock()
+	erased := maps.Clone(r.erased)
+	r.store.mu.RUnlock()
+	for id, e := range erased {
+		if e.cgroup != "" && r.unknown(id) {
+			errs = append(errs, r.cgroups.Remove(e.cgroup))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (r *Runtime) collectSnapshots(ctx context.Context) error {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reevehq/reeve/internal/logkey"
 )
 
 // containerd forgets a shim when it dies, or its caller does, while the shim is making its first task: the shim goes on,
@@ -37,9 +39,35 @@ type shimProcess struct {
 type shimLook struct {
 	pids    []int    // shims that seemed forgotten
 	bundles []string // bundles without a shim
-	dir     string   // of our containerd's bundles, learned from a shim
-	exe     string   // a shim's program
-	address string
+}
+
+// shimHome is what any shim of our containerd tells of all. It is kept in a file: the next runtime may find bundles and no
+// shim that lives.
+type shimHome struct {
+	Dir     string // of the bundles
+	Exe     string // the shim's program
+	Address string // containerd's
+}
+
+func (r *Runtime) shimHomeFile() string { return filepath.Join(r.cfg.StateDir, "shims.json") }
+
+// learnShims notes the home of the shim that runs a task, when none is known.
+func (r *Runtime) learnShims(task uint32) {
+	if exists(r.shimHomeFile()) {
+		return
+	}
+	parent, _ := processStat(int(task))
+	if s, ok := readShim(parent); ok {
+		r.keepShimHome(s)
+	}
+}
+
+func (r *Runtime) keepShimHome(s shimProcess) shimHome {
+	home := shimHome{Dir: filepath.Dir(s.bundle), Exe: s.exe, Address: s.address}
+	if err := writeJSON(r.shimHomeFile(), home, false); err != nil {
+		r.log.Warn("Could not note where shims run", logkey.Err, err)
+	}
+	return home
 }
 
 // none says that nothing is suspected.
@@ -48,25 +76,30 @@ func (l shimLook) none() bool { return len(l.pids)+len(l.bundles) == 0 }
 // collectShims ends shims that containerd has forgotten, and removes bundles that a killed containerd has left without
 // one.
 func (r *Runtime) collectShims(ctx context.Context, before shimLook) (now shimLook, err error) {
-	now = shimLook{dir: before.dir, exe: before.exe, address: before.address}
+	var home shimHome
+	if _, err := readJSON(r.shimHomeFile(), &home); err != nil {
+		r.log.Warn("Could not read where shims run", logkey.Err, err)
+	}
 	var strange []shimProcess
 	served := map[string]bool{}
 	for _, s := range shimProcesses() {
 		r.store.mu.RLock()
-		ours := s.address == strings.TrimPrefix(r.cfg.Address, "unix://") || !r.erased[s.id].IsZero() || r.store.sandboxes[s.id] != nil || r.store.containers[s.id] != nil
+		ours := s.address == strings.TrimPrefix(r.cfg.Address, "unix://") || !r.erased[s.id].at.IsZero() || r.store.sandboxes[s.id] != nil || r.store.containers[s.id] != nil
 		r.store.mu.RUnlock()
 		if !ours || s.namespace != r.cfg.Namespace {
 			continue
 		}
-		now.dir, now.exe, now.address = filepath.Dir(s.bundle), s.exe, s.address
+		if filepath.Dir(s.bundle) != home.Dir || s.exe != home.Exe || s.address != home.Address {
+			home = r.keepShimHome(s)
+		}
 		served[s.id] = true
 		if r.unknown(s.id) {
 			strange = append(strange, s)
 		}
 	}
 	var bundles []string
-	if now.dir != "" {
-		entries, _ := os.ReadDir(now.dir)
+	if home.Dir != "" {
+		entries, _ := os.ReadDir(home.Dir)
 		for _, e := range entries {
 			if id := strings.TrimPrefix(e.Name(), hidden); !served[id] && r.unknown(id) {
 				bundles = append(bundles, e.Name())
@@ -108,7 +141,7 @@ func (r *Runtime) collectShims(ctx context.Context, before shimLook) (now shimLo
 		}
 		now.bundles = append(now.bundles, name)
 		if slices.Contains(before.bundles, name) {
-			forgotten = append(forgotten, shimProcess{namespace: r.cfg.Namespace, id: id, address: now.address, exe: now.exe, bundle: filepath.Join(now.dir, name)})
+			forgotten = append(forgotten, shimProcess{namespace: r.cfg.Namespace, id: id, address: home.Address, exe: home.Exe, bundle: filepath.Join(home.Dir, name)})
 		}
 	}
 	return now, each(r, ctx, forgotten, nil, func(ctx context.Context, s shimProcess) error {
@@ -122,35 +155,40 @@ func shimProcesses() []shimProcess {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	var out []shimProcess
 	for _, file := range files {
-		b, err := os.ReadFile(file)
-		args := strings.Split(string(b), "\x00")
-		if err != nil || !strings.HasPrefix(filepath.Base(args[0]), shimPrefix) {
-			continue
-		}
-		var s shimProcess
-		for i := 1; i+1 < len(args); i++ {
-			switch args[i] {
-			case "-namespace":
-				s.namespace = args[i+1]
-			case "-id":
-				s.id = args[i+1]
-			case "-address":
-				s.address = args[i+1]
-			}
-		}
-		proc := filepath.Dir(file)
-		s.pid, _ = strconv.Atoi(filepath.Base(proc))
-		s.exe, _ = os.Readlink(proc + "/exe")
-		s.bundle, _ = os.Readlink(proc + "/cwd")
-		s.bundle = strings.TrimSuffix(s.bundle, " (deleted)")
-		if dir, name := filepath.Split(s.bundle); name == hidden+s.id {
-			s.bundle = dir + s.id
-		}
-		if s.pid > 1 && s.id != "" && filepath.Base(s.bundle) == s.id {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if s, ok := readShim(pid); ok {
 			out = append(out, s)
 		}
 	}
 	return out
+}
+
+// readShim reads what a process tells of itself, if it is a shim.
+func readShim(pid int) (s shimProcess, ok bool) {
+	proc := "/proc/" + strconv.Itoa(pid)
+	b, err := os.ReadFile(proc + "/cmdline")
+	args := strings.Split(string(b), "\x00")
+	if err != nil || pid <= 1 || !strings.HasPrefix(filepath.Base(args[0]), shimPrefix) {
+		return s, false
+	}
+	s.pid = pid
+	for i := 1; i+1 < len(args); i++ {
+		switch args[i] {
+		case "-namespace":
+			s.namespace = args[i+1]
+		case "-id":
+			s.id = args[i+1]
+		case "-address":
+			s.address = args[i+1]
+		}
+	}
+	s.exe, _ = os.Readlink(proc + "/exe")
+	s.bundle, _ = os.Readlink(proc + "/cwd")
+	s.bundle = strings.TrimSuffix(s.bundle, " (deleted)")
+	if dir, name := filepath.Split(s.bundle); name == hidden+s.id {
+		s.bundle = dir + s.id
+	}
+	return s, s.id != "" && filepath.Base(s.bundle) == s.id
 }
 
 // serves says whether a known container's bundle names this shim's socket: a shim carries the ID of its first container

@@ -56,9 +56,9 @@ type Runtime struct {
 
 	store     store
 	gcKick    chan struct{}
-	troubles  map[string]string    // what is wrong with sandboxes' shims; under store.mu
-	verifying map[string]bool      // IDs whose shims are being asked; under store.mu
-	erased    map[string]time.Time // what was removed lately; under store.mu
+	troubles  map[string]string  // what is wrong with sandboxes' shims; under store.mu
+	verifying map[string]bool    // IDs whose shims are being asked; under store.mu
+	erased    map[string]erasure // what was removed lately; under store.mu
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -75,7 +75,7 @@ func New(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 			return nil, fmt.Errorf("make runtime folder: %w", err)
 		}
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Logger, store: newStore(), gcKick: make(chan struct{}, 1), erased: map[string]time.Time{}, troubles: map[string]string{}, gate: newGate(gateSlots(), gateHold)}
+	r := &Runtime{cfg: cfg, log: cfg.Logger, store: newStore(), gcKick: make(chan struct{}, 1), erased: map[string]erasure{}, troubles: map[string]string{}, gate: newGate(gateSlots(), gateHold)}
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.cancel = cancel
 	defer func() {

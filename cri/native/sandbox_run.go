@@ -73,6 +73,7 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 			r.store.mu.Unlock()
 		}
 		r.store.release(name, s.id)
+		r.kickGC() // a shim that did not start well may still run
 		return "", toStatus(err)
 	}
 	r.log.Info("Started pod sandbox", logkey.Pod, m.Namespace+"/"+m.Name, logkey.SandboxID, s.id, logkey.Duration, time.Since(now).Round(time.Millisecond))
@@ -189,6 +190,7 @@ func (r *Runtime) startPause(ctx context.Context, s *sandbox, rootfs mountList) 
 		return 0, 0, err
 	}
 	fd = r.openPidfd(s.rec.Handler, pid)
+	r.learnShims(pid)
 	_, err = r.startTask(ctx, s.id, "")
 	return pid, fd, err
 }

@@ -199,7 +199,7 @@ func (r *Runtime) eraseSandbox(ctx context.Context, s *sandbox) error {
 			return err
 		}
 	}
-	r.noteErased(s.id)
+	r.noteErased(s.id, s.rec.Cgroup)
 	if err := errors.Join(r.deleteRecord(ctx, s.id), r.removeSnapshot(ctx, s.id)); err != nil {
 		return err
 	}

@@ -39,7 +39,16 @@ func (w *world) look() (inventory, error) {
 		inv.folder(kind, filepath.Join(w.dir, dir))
 	}
 	inv.folder("OCI runtime states", "/run/containerd/runc/k8s.io")
-	inv.folder("shim sockets", "/run/containerd/s")
+	sockets, err := os.ReadFile("/proc/self/net/unix")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(sockets)) {
+		const listens = "00010000"
+		if f := strings.Fields(line); len(f) == 8 && f[3] == listens && strings.HasPrefix(f[7], "/run/containerd/s/") { // the files are containerd's to remove
+			inv["shim sockets"] = append(inv["shim sockets"], f[7])
+		}
+	}
 	links, err := exec.Command("ip", "-o", "link").Output()
 	if err != nil {
 		return nil, err
