@@ -87,7 +87,7 @@ func main() {
 			longest.Store(took)
 		}
 		if again.Swap(false) {
-			left = *burst
+			left, start = *burst, time.Now()
 		}
 		if left -= int64(len(part)); left >= 0 {
 			start = time.Now()
