@@ -70,13 +70,13 @@ func needClock(now time.Time) error {
 // gives the role back. Whatever runs pods takes the same role: two would fight over the same ones. preflight, which may be
 // nil, then looks at the host, before anything is written.
 func takeNode(dir datadir.Dir, preflight func() error) (release func(), err error) {
-	release, err = dir.Hold("agent")
+	held, err := dir.Hold("agent")
 	if err != nil {
 		return nil, badConfig(err)
 	}
 	defer func() {
 		if err != nil {
-			release()
+			held()
 		}
 	}()
 	if preflight != nil {
@@ -87,7 +87,7 @@ func takeNode(dir datadir.Dir, preflight func() error) (release func(), err erro
 	if _, err := dir.CheckStamp(); err != nil {
 		return nil, badConfig(err)
 	}
-	return release, dir.WriteStamp()
+	return held, dir.WriteStamp()
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
