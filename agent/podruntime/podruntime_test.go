@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -122,6 +124,28 @@ func TestPostStartThatFailsKillsTheContainer(t *testing.T) {
 	}
 	if got := strings.Join(*events, ", "); !strings.Contains(got, "FailedPostStartHook app, Killing app") {
 		t.Errorf("events = %s", got)
+	}
+}
+
+// TestExecTellsWhoIsLate: a command that outlives its time has failed, of a runtime that does not answer nobody knows.
+func TestExecTellsWhoIsLate(t *testing.T) {
+	r, rt, _ := setup(t)
+	state, err := bring(t, r, rt, testPod(v1.Container{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := state.Containers[0].ID
+	rt.OnExec(func(ctx context.Context, _ string, _ []string) ([]byte, []byte, int, error) {
+		<-ctx.Done()
+		return nil, nil, 0, ctx.Err()
+	})
+	if _, _, err := r.Exec(t.Context(), id, []string{"slow"}, 10*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a command that outlives its time: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond) // the prober's patience
+	defer cancel()
+	if _, _, err := r.Exec(ctx, id, []string{"true"}, time.Minute); err == nil || errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
+		t.Errorf("a runtime that does not answer: %v", err)
 	}
 }
 

@@ -186,7 +186,8 @@ func hookPort(c *v1.Container, p intstr.IntOrString) (int, error) {
 const execExtra = 5 * time.Second
 
 // Exec runs cmd in the container and returns its exit code and output, both streams joined. A command that outlives
-// timeout (0: none) is killed, with an error matching context.DeadlineExceeded.
+// timeout (0: none) is killed, with an error matching context.DeadlineExceeded. A runtime that has not answered some time
+// after that is an error which does not: nobody knows whether the command ran.
 func (r *Runtime) Exec(ctx context.Context, id string, cmd []string, timeout time.Duration) (int, []byte, error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -202,8 +203,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, cmd []string, timeout tim
 	if errors.As(err, &exit) {
 		return exit.ExitStatus(), out, nil
 	}
-	if cri.IsExecTimeout(err) {
+	if errors.Is(err, cri.ErrExecTimedOut) {
 		return 0, out, errors.Join(context.DeadlineExceeded, err)
+	}
+	if timeout > 0 && ctx.Err() != nil {
+		return 0, out, fmt.Errorf("the runtime does not answer: %v", err) // nothing that matches DeadlineExceeded
 	}
 	return 0, out, err
 }

@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	utilexec "k8s.io/utils/exec"
 
+	"github.com/reevehq/reeve/cri"
 	"github.com/reevehq/reeve/cri/match"
 )
 
@@ -229,7 +230,7 @@ func (r *Runtime) runningLocked(id string) error {
 	return nil
 }
 
-// ExecSync answers what OnExec set.
+// ExecSync answers what OnExec set, whose context ends with the command's time; an error after that is a timeout.
 func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) ([]byte, []byte, error) {
 	if err := r.begin("ExecSync", strings.Join(cmd, " ")); err != nil {
 		return nil, nil, err
@@ -240,12 +241,16 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil || exec == nil {
 		return nil, nil, err
 	}
+	run := ctx
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
+		run, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	stdout, stderr, code, err := exec(ctx, id, cmd)
+	stdout, stderr, code, err := exec(run, id, cmd)
+	if err != nil && run.Err() != nil && ctx.Err() == nil {
+		err = cri.ExecTimeout(cmd, timeout)
+	}
 	if err == nil && code != 0 {
 		err = utilexec.CodeExitError{Err: fmt.Errorf("command %q exited with %d: %s", strings.Join(cmd, " "), code, stderr), Code: code}
 	}

@@ -277,14 +277,21 @@ func TestOOMAndUpdate(t *testing.T) {
 	}
 }
 
-// A command that times out while it is being started is killed all the same, with what it started.
+// A command that is given up while it is being started, by its caller or because its time is short, is killed all the same,
+// with what it started.
 func TestExecGivenUpWhileStarting(t *testing.T) {
 	g := newRig(t)
 	id := g.run(g.sandbox("late"), containerConfig("main", nil, "sleep", "1000"))
 	for ms := 1; ms <= 150; ms += 1 + ms/3 {
-		_, _, err := g.ExecSync(t.Context(), id, []string{"sh", "-c", "sleep 4343 & sleep 4343"}, time.Duration(ms)*time.Millisecond)
-		if !cri.IsExecTimeout(err) {
+		cmd, short := []string{"sh", "-c", "sleep 4343 & sleep 4343"}, time.Duration(ms)*time.Millisecond
+		if _, _, err := g.ExecSync(t.Context(), id, cmd, short); !errors.Is(err, cri.ErrExecTimedOut) {
 			t.Errorf("exec within %d ms: %v", ms, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), short)
+		_, _, err := g.ExecSync(ctx, id, cmd, time.Minute)
+		cancel()
+		if err == nil || errors.Is(err, cri.ErrExecTimedOut) {
+			t.Errorf("exec by a caller who waits for %d ms: %v", ms, err)
 		}
 		if out := g.output(id, "ps"); strings.Contains(out, "4343") {
 			t.Errorf("a command given up after %d ms left processes:\n%s", ms, out)

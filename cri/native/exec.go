@@ -39,21 +39,16 @@ const (
 )
 
 // ExecSync runs a command and returns its output and, for a non-zero code, an exec.CodeExitError. A command that takes
-// longer than timeout (0: none) is killed with everything that it started, and the error is cri.ErrExecTimedOut.
+// longer than timeout (0: none) is killed with everything that it started, and the error is cri.ErrExecTimedOut. Its time
+// begins when it has been started: a containerd or a shim that is slow or stands still says nothing about the command, and
+// is bounded by ctx.
 func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, err error) {
 	var out, errOut capped
-	ectx := ctx
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ectx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
+	code, err := r.exec(ctx, execRequest{container: id, cmd: cmd, stdout: &out, stderr: &errOut, timeout: timeout})
+	if errors.Is(err, cri.ErrExecTimedOut) {
+		return nil, nil, cri.ExecTimeout(cmd, timeout)
 	}
-	code, err := r.exec(ectx, execRequest{container: id, cmd: cmd, stdout: &out, stderr: &errOut})
 	if err != nil {
-		// containerd may be the one to notice, and says so in an error of its own.
-		if (errors.Is(err, context.DeadlineExceeded) || ectx.Err() != nil) && ctx.Err() == nil {
-			return nil, nil, cri.ExecTimeout(cmd, timeout)
-		}
 		return nil, nil, toStatus(err)
 	}
 	if code != 0 {
@@ -79,10 +74,11 @@ type execRequest struct {
 	stdout, stderr io.Writer
 	tty            bool
 	resize         <-chan remotecommand.TerminalSize
+	timeout        time.Duration // from the process's start; 0: none
 }
 
 // exec runs a process in a running container and returns its exit code when it has ended and its output is through. When
-// ctx ends first, the process and its descendants are killed.
+// ctx or the process's own time (cri.ErrExecTimedOut) ends first, the process and its descendants are killed.
 func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err error) {
 	c, err := r.store.container(q.container)
 	if err != nil {
@@ -175,10 +171,16 @@ func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err err
 			}
 		}()
 	}
+	running := ctx
+	if q.timeout > 0 {
+		var cancel context.CancelFunc
+		running, cancel = context.WithTimeoutCause(ctx, q.timeout, cri.ErrExecTimedOut)
+		defer cancel()
+	}
 	var res exitResult
 	select {
 	case res = <-ended:
-	case <-ctx.Done():
+	case <-running.Done():
 		killTree(int(pid))
 		kctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		r.killTask(kctx, c.id, execID, syscall.SIGKILL, false)
@@ -190,7 +192,7 @@ func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err err
 		}
 		f.cancel()
 		<-copied
-		return 0, ctx.Err()
+		return 0, context.Cause(running)
 	}
 	if res.err != nil {
 		f.cancel()
