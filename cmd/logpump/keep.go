@@ -95,6 +95,19 @@ func (k *keep) read(conn *net.UnixConn, answers chan<- keepResponse) {
 func (k *keep) ask(req keepRequest, files ...*os.File) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.send(req, files)
+}
+
+// only makes the keeper let go of what ids does not name. ids is called when nothing else is being asked: whatever is
+// added or removed after that tells the keeper after this.
+func (k *keep) only(ids func() []string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.send(keepRequest{Op: "only", IDs: ids()}, nil)
+}
+
+// send wants the lock held.
+func (k *keep) send(req keepRequest, files []*os.File) error {
 	if k.conn == nil {
 		return errNoKeeper
 	}
@@ -102,24 +115,7 @@ func (k *keep) ask(req keepRequest, files ...*os.File) error {
 	if err != nil {
 		return err
 	}
-	var fds []int
-	for _, f := range files {
-		// A duplicate in blocking or not blocking mode: the flag belongs to the open file, which nobody reads through it.
-		raw, err := f.SyscallConn()
-		if err != nil {
-			return err
-		}
-		if err := raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) }); err != nil {
-			return err
-		}
-	}
-	var oob []byte
-	if len(fds) > 0 {
-		oob = syscall.UnixRights(fds...)
-	}
-	k.conn.SetWriteDeadline(time.Now().Add(keepTimeout))
-	if _, _, err := k.conn.WriteMsgUnix(b, oob, nil); err != nil {
-		k.conn.Close()
+	if err := withDescriptors(files, func(fds []int) error { return k.write(b, fds) }); err != nil {
 		return err
 	}
 	t := time.NewTimer(keepTimeout)
@@ -135,6 +131,44 @@ func (k *keep) ask(req keepRequest, files ...*os.File) error {
 		k.conn.Close() // it hangs: another one takes its place as soon as it is gone
 		return errors.New("the keeper does not answer")
 	}
+}
+
+func (k *keep) write(b []byte, fds []int) error {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = syscall.UnixRights(fds...)
+	}
+	k.conn.SetWriteDeadline(time.Now().Add(keepTimeout))
+	_, _, err := k.conn.WriteMsgUnix(b, oob, nil)
+	if err != nil {
+		k.conn.Close()
+	}
+	return err
+}
+
+// withDescriptors calls do with the files' descriptors, none of which can be closed, and its number given to another
+// file, before do returns. One that is closed already is os.ErrClosed.
+func withDescriptors(files []*os.File, do func(fds []int) error) error {
+	var fds []int
+	var next func() error
+	next = func() error {
+		if len(fds) == len(files) {
+			return do(fds)
+		}
+		raw, err := files[len(fds)].SyscallConn()
+		if err != nil {
+			return err
+		}
+		var deeper error
+		if err := raw.Control(func(fd uintptr) {
+			fds = append(fds, int(fd))
+			deeper = next()
+		}); err != nil { // package os does not say ErrClosed here
+			return fmt.Errorf("%w: %w", os.ErrClosed, err)
+		}
+		return deeper
+	}
+	return next()
 }
 
 // hold makes the keeper hold a container's output, too.
@@ -194,18 +228,21 @@ func (p *pump) tryKeep() error {
 		list = append(list, c)
 	}
 	p.mu.Unlock()
-	ids := []string{}
 	for _, c := range list {
 		if err := p.keep.hold(c); err != nil && !errors.Is(err, os.ErrClosed) {
 			return err
 		}
-		ids = append(ids, c.id)
 	}
-	// What was added meanwhile was held by its own request, which may have come before: name it, too.
+	return p.keep.only(p.ids)
+}
+
+// ids are the containers that are known.
+func (p *pump) ids() []string {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	ids := make([]string, 0, len(p.containers))
 	for id := range p.containers {
 		ids = append(ids, id)
 	}
-	p.mu.Unlock()
-	return p.keep.ask(keepRequest{Op: "only", IDs: ids})
+	return ids
 }

@@ -171,11 +171,7 @@ func (p *pump) do(req logpump.Request, resp *logpump.Response) error {
 		resp.PID, resp.Version, resp.KeeperPID = os.Getpid(), logpump.Version, p.keep.keeperPID()
 		return nil
 	case logpump.OpList:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for id := range p.containers {
-			resp.IDs = append(resp.IDs, id)
-		}
+		resp.IDs = p.ids()
 		slices.Sort(resp.IDs)
 		return nil
 	case logpump.OpExit:
