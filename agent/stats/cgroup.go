@@ -19,6 +19,7 @@ import (
 // cgroupReader reads cgroups, v1 or v2, by their path from the hierarchy's root.
 type cgroupReader struct {
 	mounts map[string]string // controller → mount point; "" → the unified one
+	psi    bool              // the kernel counts pressure a cgroup: v2, and neither psi=0 nor cgroup_disable=pressure
 }
 
 // noUnlimited: above it, a memory limit of cgroup v1 means none.
@@ -35,7 +36,8 @@ func newCgroupReader() (cgroupReader, error) {
 	if err != nil {
 		return cgroupReader{}, fmt.Errorf("find cgroup mounts: %w", err)
 	}
-	return cgroupReader{m}, nil
+	unified, ok := m[""]
+	return cgroupReader{mounts: m, psi: ok && exists(filepath.Join(unified, "memory.pressure"))}, nil
 }
 
 func (r cgroupReader) unified() bool { _, ok := r.mounts[""]; return ok }

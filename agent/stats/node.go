@@ -24,14 +24,14 @@ func (p *Provider) node(ctx context.Context, w world, light bool) statsapi.NodeS
 	if err != nil {
 		p.log.Debug("Root cgroup could not be read", logkey.Err, err)
 	} else {
-		n.CPU = cpuStats(st, p.rate("/", st.Timestamp, st.Cpu.Usage.Total))
+		n.CPU = p.cpuStats(st, p.rate("/", st.Timestamp, st.Cpu.Usage.Total))
 		limit := uint64(0)
 		if m, err := p.MachineInfo(); err == nil {
 			limit = m.MemoryCapacity
 		}
-		n.Memory = memoryStats(st.Timestamp, &st.Memory, limit)
+		n.Memory = p.memoryStats(st.Timestamp, &st.Memory, limit)
 		n.Swap = nodeSwap(st.Timestamp)
-		n.IO = ioStats(st)
+		n.IO = p.ioStats(st)
 	}
 	if c, ok := p.systemContainer(statsapi.SystemContainerPods, filepath.Join(p.cfg.CgroupRoot, p.podsCgroup())); ok {
 		n.SystemContainers = append(n.SystemContainers, c)
@@ -64,8 +64,8 @@ func (p *Provider) systemContainer(name, cgroup string) (statsapi.ContainerStats
 	return statsapi.ContainerStats{
 		Name:      name,
 		StartTime: metav1.NewTime(p.cgroups.spec(cgroup).CreationTime),
-		CPU:       cpuStats(st, nil),
-		Memory:    memoryStats(st.Timestamp, &st.Memory, p.cgroups.memoryLimit(cgroup)),
+		CPU:       p.cpuStats(st, nil),
+		Memory:    p.memoryStats(st.Timestamp, &st.Memory, p.cgroups.memoryLimit(cgroup)),
 	}, true
 }
 

@@ -56,10 +56,10 @@ func (p *Provider) pod(pw podWorld, layers map[string]*runtimeapi.ContainerStats
 		p.readFailed(pw, err)
 		return ps, false
 	}
-	ps.CPU = cpuStats(st, p.rate(pw.cgroup, st.Timestamp, st.Cpu.Usage.Total))
-	ps.Memory = memoryStats(st.Timestamp, &st.Memory, p.cgroups.memoryLimit(pw.cgroup))
+	ps.CPU = p.cpuStats(st, p.rate(pw.cgroup, st.Timestamp, st.Cpu.Usage.Total))
+	ps.Memory = p.memoryStats(st.Timestamp, &st.Memory, p.cgroups.memoryLimit(pw.cgroup))
 	ps.Swap = swapStats(st.Timestamp, &st.Memory)
-	ps.IO = ioStats(st)
+	ps.IO = p.ioStats(st)
 	if !light {
 		ps.Network = networkStats(st)
 		count := st.Processes.ProcessCount
@@ -111,10 +111,10 @@ func (p *Provider) container(pw podWorld, c containerWorld, layer *runtimeapi.Co
 		p.readFailed(pw, err)
 		return cs, false
 	}
-	cs.CPU = cpuStats(st, p.rate(c.cgroup, st.Timestamp, st.Cpu.Usage.Total))
-	cs.Memory = memoryStats(st.Timestamp, &st.Memory, p.cgroups.memoryLimit(c.cgroup))
+	cs.CPU = p.cpuStats(st, p.rate(c.cgroup, st.Timestamp, st.Cpu.Usage.Total))
+	cs.Memory = p.memoryStats(st.Timestamp, &st.Memory, p.cgroups.memoryLimit(c.cgroup))
 	cs.Swap = swapStats(st.Timestamp, &st.Memory)
-	cs.IO = ioStats(st)
+	cs.IO = p.ioStats(st)
 	if light {
 		return cs, true
 	}

@@ -133,22 +133,22 @@ func (p *Provider) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsap
 	return s, nil
 }
 
-func cpuStats(st *info.ContainerStats, rate *uint64) *statsapi.CPUStats {
-	return &statsapi.CPUStats{Time: metav1.NewTime(st.Timestamp), UsageCoreNanoSeconds: &st.Cpu.Usage.Total, UsageNanoCores: rate, PSI: pressure(st.Cpu.PSI)}
+func (p *Provider) cpuStats(st *info.ContainerStats, rate *uint64) *statsapi.CPUStats {
+	return &statsapi.CPUStats{Time: metav1.NewTime(st.Timestamp), UsageCoreNanoSeconds: &st.Cpu.Usage.Total, UsageNanoCores: rate, PSI: p.cgroups.pressure(st.Cpu.PSI)}
 }
 
 // ioStats is nil where the kernel has no pressure figures: nothing else of IO is in the API.
-func ioStats(st *info.ContainerStats) *statsapi.IOStats {
-	p := pressure(st.DiskIo.PSI)
-	if p == nil {
+func (p *Provider) ioStats(st *info.ContainerStats) *statsapi.IOStats {
+	psi := p.cgroups.pressure(st.DiskIo.PSI)
+	if psi == nil {
 		return nil
 	}
-	return &statsapi.IOStats{Time: metav1.NewTime(st.Timestamp), PSI: p}
+	return &statsapi.IOStats{Time: metav1.NewTime(st.Timestamp), PSI: psi}
 }
 
-func memoryStats(at time.Time, m *info.MemoryStats, limit uint64) *statsapi.MemoryStats {
+func (p *Provider) memoryStats(at time.Time, m *info.MemoryStats, limit uint64) *statsapi.MemoryStats {
 	out := &statsapi.MemoryStats{Time: metav1.NewTime(at), UsageBytes: &m.Usage, WorkingSetBytes: &m.WorkingSet, RSSBytes: &m.RSS,
-		PageFaults: &m.HierarchicalData.Pgfault, MajorPageFaults: &m.HierarchicalData.Pgmajfault, PSI: pressure(m.PSI)}
+		PageFaults: &m.HierarchicalData.Pgfault, MajorPageFaults: &m.HierarchicalData.Pgmajfault, PSI: p.cgroups.pressure(m.PSI)}
 	if limit > 0 {
 		avail := uint64(0)
 		if m.WorkingSet < limit {
@@ -168,10 +168,10 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// pressure turns the kernel's pressure figures (cgroup v2) into the API's, nil where there are none. cAdvisor gives
-// totals in microseconds, as the kernel does; the API wants nanoseconds.
-func pressure(p info.PSIStats) *statsapi.PSIStats {
-	if p == (info.PSIStats{}) {
+// pressure turns the kernel's pressure figures into the API's, nil where the kernel counts none: zero is a figure too.
+// cAdvisor gives totals in microseconds, as the kernel does; the API wants nanoseconds.
+func (r cgroupReader) pressure(p info.PSIStats) *statsapi.PSIStats {
+	if !r.psi {
 		return nil
 	}
 	one := func(d info.PSIData) statsapi.PSIData {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	info "github.com/google/cadvisor/info/v1"
 	"github.com/google/go-cmp/cmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -76,6 +77,19 @@ func TestPodCgroups(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(podCgroup{})); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// A pod that never waited has pressure figures, which are zero; a kernel that counts none has no figures.
+func TestPressureOfZeroIsAFigure(t *testing.T) {
+	if p := (cgroupReader{psi: true}).pressure(info.PSIStats{}); p == nil || p.Some.Total != 0 {
+		t.Errorf("of a kernel that counts: %+v", p)
+	}
+	if p := (cgroupReader{}).pressure(info.PSIStats{}); p != nil {
+		t.Errorf("of a kernel that does not: %+v", p)
+	}
+	if p := (cgroupReader{psi: true}).pressure(info.PSIStats{Some: info.PSIData{Total: 3}}); p.Some.Total != 3000 {
+		t.Errorf("3 µs became %d ns", p.Some.Total)
 	}
 }
 
