@@ -46,3 +46,16 @@ func finish(ctx context.Context, job <-chan string) error {
 		return fmt.Errorf("wait for systemd's job: %w", ctx.Err())
 	}
 }
+
+// stopUnit stops a unit and waits until it is gone. One that is not there is no error.
+func stopUnit(ctx context.Context, conn *sddbus.Conn, name string) error {
+	job := make(chan string, 1)
+	_, err := conn.StopUnitContext(ctx, name, "replace", job)
+	if is(err, "NoSuchUnit") {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return finish(ctx, job)
+}

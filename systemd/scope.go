@@ -78,15 +78,7 @@ func StopScope(ctx context.Context, name string) error {
 		return fmt.Errorf("stop scope %q: %w", name, err)
 	}
 	defer conn.Close()
-	job := make(chan string, 1)
-	_, err = conn.StopUnitContext(ctx, name, "replace", job)
-	if is(err, "NoSuchUnit") {
-		return nil
-	}
-	if err == nil {
-		err = finish(ctx, job)
-	}
-	if err != nil {
+	if err := stopUnit(ctx, conn, name); err != nil {
 		return fmt.Errorf("stop scope %q: %w", name, err)
 	}
 	return nil

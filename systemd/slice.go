@@ -97,15 +97,7 @@ func (s *Slices) Stop(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("stop slice %q: %w", name, err)
 	}
-	job := make(chan string, 1)
-	_, err = conn.StopUnitContext(ctx, name, "replace", job)
-	if is(err, "NoSuchUnit") {
-		return nil
-	}
-	if err == nil {
-		err = finish(ctx, job)
-	}
-	if err != nil {
+	if err := stopUnit(ctx, conn, name); err != nil {
 		return fmt.Errorf("stop slice %q: %w", name, err)
 	}
 	return nil
