@@ -238,7 +238,7 @@ func sharedCluster(t testing.TB) *cluster {
 		shared.cluster, shared.stop = start(outlives{t}, dir, nil)
 	})
 	if shared.cluster == nil {
-		t.Skip("the shared control plane did not start: see the first failure")
+		t.Fatal("the shared control plane did not start: see the first failure")
 	}
 	return shared.cluster
 }

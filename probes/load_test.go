@@ -24,7 +24,7 @@ import (
 // spent. The figures are in the log.
 func TestFiftyContainersEverySecond(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes four seconds")
+		t.Skip("takes four seconds, and -short was given")
 	}
 	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer web.Close()

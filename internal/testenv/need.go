@@ -16,6 +16,17 @@ func Skip(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
+// Long says whether the long forms of tests were asked for (REEVE_LONG=1).
+func Long() bool { return os.Getenv("REEVE_LONG") == "1" }
+
+// NeedLong skips a test that takes minutes and that CI is not meant to run, unless the long forms were asked for.
+func NeedLong(t testing.TB) {
+	t.Helper()
+	if !Long() {
+		t.Skip("takes minutes: REEVE_LONG=1 runs it")
+	}
+}
+
 // NeedRoot skips without root.
 func NeedRoot(t testing.TB) {
 	t.Helper()

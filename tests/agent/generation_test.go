@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // TestGeneration: what changes the spec counts, what does not does not, and the status says how far the node has come,
@@ -34,7 +36,7 @@ func TestGeneration(t *testing.T) {
 		t.Errorf("a label made generation %d", p.Generation)
 	}
 	updates := 100
-	if os.Getenv("REEVE_LONG") != "" {
+	if testenv.Long() {
 		updates = 500 // as conformance has it; the pod grows with each, and so does the time
 	}
 	for i := range updates {

@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/reevehq/reeve/internal/testenv"
 	"github.com/reevehq/reeve/tests/node"
 )
 
@@ -287,7 +288,7 @@ containers:
 // that start at once on two processors take their time for that.
 func TestProbeSoak(t *testing.T) {
 	network, execs, lasts, limits := 9, 3, 10*time.Second, "failureThreshold: 3, timeoutSeconds: 10"
-	if long() {
+	if testenv.Long() {
 		network, execs, lasts, limits = 50, 10, 2*time.Minute, "failureThreshold: 1"
 	}
 	s := open(t)
@@ -321,7 +322,7 @@ func TestProbeSoak(t *testing.T) {
 	if want := (2*network + execs) * int(lasts.Seconds()) / 3; good < want {
 		t.Errorf("%d probes in %s, want at least %d", good, lasts, want)
 	}
-	if bad > 0 && long() { // the short form runs beside many other tests, whose load containers feel too
+	if bad > 0 && testenv.Long() { // the short form runs beside many other tests, whose load containers feel too
 		t.Errorf("%d probes failed", bad)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // TestRestartPolicies: which ends of a container are followed by another start.
@@ -52,7 +54,7 @@ func TestCrashBackOff(t *testing.T) {
 	s := open(t)
 	s.pod("p", `{containers: [{name: c, command: [sh, -c, "echo why > /dev/termination-log; exit 3"]}]}`)
 	restarts := int32(2)
-	if long() {
+	if testenv.Long() {
 		restarts = 3
 	}
 	s.wait("p", "in back-off", func(p *v1.Pod) error {

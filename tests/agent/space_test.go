@@ -60,9 +60,6 @@ func (s *space) sub(t *testing.T) *space {
 	return &out
 }
 
-// long tells whether tests shall take the time for their long forms.
-func long() bool { return os.Getenv("REEVE_LONG") != "" }
-
 // open makes a namespace on the shared node, and lets the test run beside the others.
 func open(t *testing.T) *space {
 	t.Helper()

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // podDir is the pod's folder on the node.
@@ -580,7 +582,7 @@ func TestServiceAccountToken(t *testing.T) {
 	if err := errors.Join(s.reviewed(token, "vault", p), s.reviewed(token, "other", p)); err == nil || !strings.Contains(err.Error(), "other") || strings.Contains(err.Error(), "vault: ") {
 		t.Errorf("reviews of the token: %v; want it good for vault alone", err)
 	}
-	if long() {
+	if testenv.Long() {
 		token = s.rotated(p, token)
 	}
 	// It dies with its pod.

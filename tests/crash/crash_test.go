@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // life is one pod's, operation by operation.
@@ -250,7 +252,7 @@ var modes = map[string]runtimeapi.NamespaceMode{"pid-pod": runtimeapi.NamespaceM
 func TestKilledAtEveryStep(t *testing.T) {
 	for mode, pid := range modes {
 		for victim, kill := range victims {
-			if !long() && mode+"/"+victim != "pid-pod/runtime" && mode+"/"+victim != "pid-container/both" {
+			if !testenv.Long() && mode+"/"+victim != "pid-pod/runtime" && mode+"/"+victim != "pid-container/both" {
 				continue
 			}
 			t.Run(mode+"/"+victim, func(t *testing.T) {
@@ -266,7 +268,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 					w.killAt(before, points, kill)
 					return
 				}
-				if !long() { // each combination another quarter of them
+				if !testenv.Long() { // each combination another quarter of them
 					first := map[string]int{"runtime": 0, "both": 1}[victim]
 					var some []point
 					for i := first; i < len(points); i += 4 {
@@ -321,12 +323,12 @@ func TestFailuresAreUndone(t *testing.T) {
 	points := w.points()
 	before := w.mustLook()
 	for i, p := range points {
-		if p.script != "" && (long() || i%2 == 0) {
+		if p.script != "" && (testenv.Long() || i%2 == 0) {
 			w.failAt(before, p)
 		}
 	}
 	for i, p := range w.shimPoints() {
-		if long() || i%2 == 1 { // where the shim has been started, and its program fails nevertheless
+		if testenv.Long() || i%2 == 1 { // where the shim has been started, and its program fails nevertheless
 			w.failAt(before, p)
 		}
 	}

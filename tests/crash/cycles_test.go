@@ -10,6 +10,8 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // TestManyLivesLeakNothing: pods come and go, and afterwards the host has what it had, and the runtime, containerd and
@@ -17,7 +19,7 @@ import (
 func TestManyLivesLeakNothing(t *testing.T) {
 	w := newWorld(t)
 	lives, warm := 12, 4
-	if long() {
+	if testenv.Long() {
 		lives, warm = 500, 50 // pools and caches fill first
 	}
 	ctx := t.Context()

@@ -156,19 +156,27 @@ func TestHungPluginBlocksItsPodOnly(t *testing.T) {
 	w := newWorld(t)
 	w.points()
 	before := w.mustLook()
-	w.arm("ptp-ADD-begin", "block")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	_, err := w.RunPodSandbox(ctx, w.sandboxConfig("victim"), "")
+	w.holdsItsPodOnly("ptp-ADD-begin")
+	w.leftNothing(before)
+}
+
+// holdsItsPodOnly arms a program that a pod's start runs to stand at that point for ever: the start meets its caller's
+// deadline; other pods live, before and after a restart of the runtime, which then takes the half-made one down; and once the
+// program goes on, every pod can be removed.
+func (w *world) holdsItsPodOnly(at string) {
+	w.t.Helper()
+	w.arm(at, "block")
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Second)
+	_, err := w.RunPodSandbox(ctx, w.sandboxConfig("victim"), w.handler())
 	cancel()
 	if err == nil {
-		t.Error("a pod was made without a network")
+		w.t.Errorf("a pod was made past %s", at)
 	}
-	t.Logf("run: %v", err)
+	w.t.Logf("run: %v", err)
 	w.lifeTime("another")
 	w.killRuntime()
 	w.launch()
-	w.lifeTime("another") // while the half-made one is taken down, which waits for the plugin
-	w.free("ptp-ADD-begin")
+	w.lifeTime("another") // while the half-made one is taken down, which waits
+	w.free(at)
 	w.eventually("every pod can be removed", w.removeAll)
-	w.leftNothing(before)
 }

@@ -18,6 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/reevehq/reeve/internal/logpump"
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // report is what tests/crash/writer keeps.
@@ -36,10 +37,10 @@ func TestNoLineIsLost(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
 	rotations, kills, absence, burst := 3, 1, 2*time.Second, 0 // so that the disks of a busy machine keep up
-	if long() {
+	if testenv.Long() {
 		rotations, kills, absence, burst = 10, 3, time.Minute, 1<<30
 		if free := freeBytes(t, w.dir); free < 25<<30 {
-			t.Skipf("needs 25 GB in %s, there are %d", w.dir, free>>30)
+			testenv.Skip(t, fmt.Sprintf("needs 25 GB in %s, there are %d", w.dir, free>>30))
 		}
 	}
 	bin := filepath.Join(w.dir, "writer")

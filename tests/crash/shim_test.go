@@ -1,7 +1,6 @@
 package crash
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // shimPoints makes the world's pods use the shim that stops and fails, and lists the moments in its program, of which each
@@ -29,7 +30,7 @@ func (w *world) shimPoints() []point {
 // shims' programs stand before and after they have started one.
 func TestKilledWhileAShimStarts(t *testing.T) {
 	for victim, kill := range victims {
-		if !long() && victim != "both" {
+		if !testenv.Long() && victim != "both" {
 			continue
 		}
 		t.Run(victim, func(t *testing.T) {
@@ -47,23 +48,10 @@ func TestSlowShimBlocksItsPodOnly(t *testing.T) {
 	w := newWorld(t)
 	w.shimPoints()
 	before := w.mustLook()
-	w.arm("shim-start-begin", "block")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	_, err := w.RunPodSandbox(ctx, w.sandboxConfig("victim"), w.handler())
-	cancel()
-	if err == nil {
-		t.Error("a pod was made without a shim")
-	}
-	t.Logf("run: %v", err)
-	w.lifeTime("another")
-	w.killRuntime()
-	w.launch()
-	w.lifeTime("another")
-	w.free("shim-start-begin")
-	w.eventually("every pod can be removed", w.removeAll)
+	w.holdsItsPodOnly("shim-start-begin")
 	w.leftNothing(before)
 
-	if !long() {
+	if !testenv.Long() {
 		return
 	}
 	const late = 2 * time.Second
@@ -84,7 +72,7 @@ func TestDeadShim(t *testing.T) {
 	before := w.mustLook()
 	type fate struct{ point, action, victim string }
 	fates := []fate{{"shim-delete-begin", "fail", ""}, {"shim-delete-begin", "block", "runtime"}}
-	if long() {
+	if testenv.Long() {
 		for _, point := range []string{"shim-delete-begin", "shim-delete-end"} {
 			fates = append(fates, fate{point, "slow 1", ""}, fate{point, "fail", ""})
 			for victim := range victims {

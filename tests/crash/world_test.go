@@ -26,9 +26,6 @@ import (
 // patience bounds every wait for something that must happen; it measures nothing.
 const patience = 90 * time.Second
 
-// long says whether the long forms were asked for.
-func long() bool { return os.Getenv("REEVE_LONG") == "1" }
-
 // world is a host with a containerd that is restarted whenever it dies, and a runtime that the test starts and kills.
 type world struct {
 	t    testing.TB

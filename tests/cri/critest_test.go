@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reevehq/reeve/internal/testenv"
 	"github.com/reevehq/reeve/tests/node"
 )
 
@@ -36,7 +37,7 @@ func TestCritest(t *testing.T) {
 	shop := openShop(t)
 	native := runCritest(t, program, shop, dir, startReeve(t, dir, shop.hostsDir))
 	plugin := readOutcomes(t)
-	if os.Getenv("REEVE_LONG") == "1" {
+	if testenv.Long() {
 		t.Run("plugin", func(t *testing.T) {
 			dir := newDir(t)
 			p := node.StartPlugin(t, node.PluginConfig{Dir: dir, PauseImage: pluginPause, HostsDir: shop.hostsDir})

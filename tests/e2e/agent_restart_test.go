@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/reevehq/reeve/internal/testenv"
 	"github.com/reevehq/reeve/tests/node"
 )
 
@@ -28,7 +28,7 @@ import (
 // doubled, or missed by the follower. REEVE_LONG=1 is 20 restarts under 30 pods.
 func TestAgentRestarts(t *testing.T) {
 	restarts, hellos, writers := 4, 6, 2
-	if os.Getenv("REEVE_LONG") != "" {
+	if testenv.Long() {
 		restarts, hellos, writers = 20, 26, 4
 	}
 	n := story{node.New(t)}

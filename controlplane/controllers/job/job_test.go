@@ -31,7 +31,7 @@ func FuzzIndexes(f *testing.F) {
 	f.Add("0-4", 3)
 	f.Fuzz(func(t *testing.T, s string, n int) {
 		if n < 0 || n > 1000 || len(s) > 100 {
-			t.Skip()
+			t.Skip("no job has that many completions here: it would only take long")
 		}
 		x := parseIndexes(s, n)
 		if y := parseIndexes(x.String(), n); !slices.Equal(x, y) {
