@@ -239,7 +239,11 @@ func toStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	var s interface{ GRPCStatus() *status.Status }
+	type carrier interface{ GRPCStatus() *status.Status }
+	if s, ok := err.(carrier); ok && s.GRPCStatus().Code() != codes.Unknown {
+		return err // nothing was said around it
+	}
+	var s carrier
 	if errors.As(err, &s) {
 		if st := s.GRPCStatus(); st.Code() != codes.Unknown {
 			return status.Error(st.Code(), err.Error())
