@@ -116,7 +116,8 @@ func TestPressureAndEventsOfV2(t *testing.T) {
 	}
 }
 
-// TestPressureTriggerWakes makes a process of a small cgroup read its file again and again, more than fits.
+// TestPressureTriggerWakes has a process wait for memory: on v1 it reads a file that does not fit again and again, on v2 it
+// has more than memory.high, above which the kernel makes it wait. tests/vm runs it in a machine that has v2.
 func TestPressureTriggerWakes(t *testing.T) {
 	if f, err := os.OpenFile(systemPressure, os.O_RDWR, 0); err != nil {
 		skip(t, "the kernel has no pressure triggers: "+err.Error())
@@ -128,14 +129,19 @@ func TestPressureTriggerWakes(t *testing.T) {
 		skip(t, "needs a memory cgroup")
 	}
 	path := testCgroup(t, h)
-	limit := "memory.limit_in_bytes"
+	dir := h.Dir("memory", path)
+	var waits string
 	if h.Unified {
-		limit = "memory.max"
+		err = os.WriteFile(filepath.Join(dir, "memory.high"), []byte("8388608"), 0)
+		waits = "while :; do dd if=/dev/zero of=/dev/null bs=64M count=1; done"
+	} else {
+		err = os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte("16777216"), 0)
+		file := fill(t, h, path, 128) // by a process in the cgroup, so that the cache counts there
+		waits = fmt.Sprintf("while :; do cat %s %s > /dev/null; done", file, file)
 	}
-	if err := os.WriteFile(filepath.Join(h.Dir("memory", path), limit), []byte("16777216"), 0); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	file := fill(t, h, path, 128) // by a process in the cgroup, so that the cache counts there
 	w, err := h.WatchMemory("/")
 	if err != nil {
 		t.Fatal(err)
@@ -144,8 +150,7 @@ func TestPressureTriggerWakes(t *testing.T) {
 	if !slices.Contains(w.Sources(), "pressure") {
 		t.Fatalf("sources = %v", w.Sources())
 	}
-	cmd := exec.Command("sh", "-c", fmt.Sprintf("echo $$ > %s; while :; do cat %s %s > /dev/null; done",
-		filepath.Join(h.Dir("memory", path), "cgroup.procs"), file, file))
+	cmd := exec.Command("sh", "-c", fmt.Sprintf("echo $$ > %s; %s", filepath.Join(dir, "cgroup.procs"), waits))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -157,7 +162,8 @@ func TestPressureTriggerWakes(t *testing.T) {
 	select {
 	case <-w.C:
 	case <-time.After(patience):
-		t.Fatal("not woken by tasks that wait for memory")
+		told, _ := os.ReadFile(systemPressure)
+		t.Fatalf("not woken by tasks that wait for memory; the kernel tells\n%s", told)
 	}
 }
 

@@ -14,7 +14,7 @@ const runtimeTests = "^(TestOCIRuntimes|TestLifeOfAPod|TestContainersThatCannotS
 // The native runtime with crun, which refuses the cgroups of many development hosts, and with runc beside it, on cgroup v2,
 // with both cgroup drivers; and what each takes. It takes minutes in the slow machine: REEVE_LONG=1.
 func TestNativeRuntimeOnCgroupV2(t *testing.T) {
-	if os.Getenv("REEVE_LONG") != "1" {
+	if !long() {
 		t.Skip("takes minutes: REEVE_LONG=1 runs it")
 	}
 	m := machine(t)

@@ -35,7 +35,7 @@ func machine(t testing.TB) *Machine {
 		testenv.Skip(t, err.Error())
 	}
 	var parts string
-	if os.Getenv("REEVE_LONG") == "1" {
+	if long() {
 		parts = filepath.Dir(testenv.BuildParts(t).Logpump)
 	}
 	shared.once.Do(func() {
@@ -48,6 +48,9 @@ func machine(t testing.TB) *Machine {
 	}
 	return shared.m
 }
+
+// long asks for the forms that take minutes.
+func long() bool { return os.Getenv("REEVE_LONG") == "1" }
 
 // bootShared makes the disk and what the machine carries side by side: test programs of packages whose tests run in it,
 // static and without the race detector, and reeve where it has been built. The runtime's tests and what they need come
@@ -66,10 +69,9 @@ func bootShared(parts string) (*Machine, error) {
 		errs <- err
 	})
 	files := map[string]string{}
-	programs := map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs"}
+	programs := map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs", "systemd.test": "systemd", "cgroup.test": "internal/cgroup"}
 	if parts != "" {
-		programs["native.test"], programs["systemd.test"], programs["cgroup.test"] = "cri/native", "systemd", "internal/cgroup"
-		programs["fetch"] = "tests/node/fetch"
+		programs["native.test"], programs["fetch"] = "cri/native", "tests/node/fetch"
 		for _, name := range []string{"pause.tar", "hello.tar", "logpump"} {
 			files["parts/"+name] = filepath.Join(parts, name)
 		}

@@ -38,7 +38,7 @@ func TestServicesOnIPVS(t *testing.T) {
 		if someTests != "" {
 			runs = append(runs, run("-test.run", someTests))
 		}
-	case os.Getenv("REEVE_LONG") == "1":
+	case long():
 		runs = append(runs, run("-test.skip", noIPVS), run("-test.run", stories))
 	default:
 		runs = append(runs, run("-test.run", proxyShort))
