@@ -9,14 +9,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"github.com/containerd/containerd/api/services/tasks/v1"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/logpump"
@@ -79,46 +76,6 @@ func (r *Runtime) recover(ctx, run context.Context) error {
 	return nil
 }
 
-// taskView is what a shim says of a task: nil without unknown means that there is none.
-type taskView struct {
-	task    *tasktypes.Process
-	unknown bool // the shim did not answer in time
-}
-
-// viewTasks asks each shim by itself, so that one that hangs costs probeTimeout, and is not taken for one that has gone:
-// containerd's list leaves out those that do not answer.
-func (r *Runtime) viewTasks(ctx context.Context, records []containers.Container) map[string]taskView {
-	out := make(map[string]taskView, len(records))
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, probeParallel)
-	for _, rec := range records {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			v := r.viewTask(ctx, rec.ID)
-			mu.Lock()
-			defer mu.Unlock()
-			out[rec.ID] = v
-		})
-	}
-	wg.Wait()
-	return out
-}
-
-func (r *Runtime) viewTask(ctx context.Context, id string) taskView {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	p, err := r.getTask(ctx, id)
-	return taskView{task: p, unknown: err != nil || p != nil && !alive(p) && !ended(p)}
-}
-
-// ended says that a shim has told of a task's end. containerd says "unknown", or that it stopped at no time, for one whose
-// shim did not answer it soon enough.
-func ended(p *tasktypes.Process) bool {
-	return p != nil && p.Status == tasktypes.Status_STOPPED && p.ExitedAt != nil && p.ExitedAt.AsTime().Unix() > 0
-}
-
 // background does f, which waits for a shim or a plugin, under an object's lock, again and again until it succeeds or run
 // ends. The lock is taken at once, the work begins when begin is called.
 func (r *Runtime) background(run context.Context, op opLock, what, key, id string, f func(context.Context) error) (begin func()) {
@@ -170,20 +127,6 @@ func (r *Runtime) undoSandbox(run context.Context, s *sandbox) (begin func()) {
 	})
 }
 
-func (r *Runtime) listTasks(ctx context.Context) (map[string]*tasktypes.Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	resp, err := r.tasks.List(ctx, &tasks.ListTasksRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("list containerd's tasks: %w", errgrpc.ToNative(err))
-	}
-	out := map[string]*tasktypes.Process{}
-	for _, p := range resp.Tasks {
-		out[p.ID] = p
-	}
-	return out, nil
-}
-
 func (r *Runtime) loadSandbox(rec containers.Container, view taskView) (s *sandbox, made bool, err error) {
 	s = newSandbox(rec.ID)
 	s.state = sandboxNotReady
@@ -217,10 +160,6 @@ func (r *Runtime) loadSandbox(rec containers.Container, view taskView) (s *sandb
 		close(s.exited)
 	}
 	return s, made, nil
-}
-
-func alive(p *tasktypes.Process) bool {
-	return p != nil && (p.Status == tasktypes.Status_RUNNING || p.Status == tasktypes.Status_PAUSED || p.Status == tasktypes.Status_PAUSING || p.Status == tasktypes.Status_CREATED)
 }
 
 func (r *Runtime) loadContainer(rec containers.Container) (*container, error) {
@@ -346,113 +285,6 @@ func (r *Runtime) readopt(ctx context.Context, c *container) {
 	}
 	if err := r.hold(c, io); err != nil {
 		r.log.Warn("Could not hold a container's output", logkey.ContainerID, c.id, logkey.Err, err)
-	}
-}
-
-// resync compares the store with containerd's tasks and settles the exits that no event told of. Whose shim does not
-// answer is asked again in the background.
-func (r *Runtime) resync(ctx, run context.Context) error {
-	running, err := r.listTasks(ctx)
-	if err != nil {
-		return err
-	}
-	r.store.mu.RLock()
-	var sandboxes []*sandbox
-	var conts []*container
-	for _, s := range r.store.sandboxes {
-		if s.state == sandboxReady && !alive(running[s.id]) && !s.pausePending() {
-			sandboxes = append(sandboxes, s)
-		}
-	}
-	for _, c := range r.store.containers {
-		if c.state == stateRunning && !alive(running[c.id]) {
-			conts = append(conts, c)
-		}
-	}
-	r.store.mu.RUnlock()
-	for _, s := range sandboxes {
-		r.verifySandbox(run, s)
-	}
-	for _, c := range conts {
-		if p := running[c.id]; ended(p) {
-			r.onContainerExit(c, exitEvent{code: p.ExitStatus, at: p.ExitedAt.AsTime()})
-		} else {
-			r.verifyContainer(run, c)
-		}
-	}
-	return nil
-}
-
-// verifySandbox asks the shim, in the background and until it answers, whether pause still runs.
-func (r *Runtime) verifySandbox(run context.Context, s *sandbox) {
-	r.verify(run, s.id, s.id, func(v taskView) {
-		if !alive(v.task) {
-			r.onSandboxExit(s)
-		}
-	}, func() bool { return s.state == sandboxReady })
-}
-
-// verifyContainer asks the shim, in the background and until it answers, what has become of a container.
-func (r *Runtime) verifyContainer(run context.Context, c *container) {
-	r.verify(run, c.id, c.rec.SandboxID, func(v taskView) { r.settleMissed(c, v.task) }, func() bool { return c.state == stateRunning && !c.settling })
-}
-
-// verify looks at a task until there is an answer; wanted, under the store's lock, says whether it is still of interest.
-func (r *Runtime) verify(run context.Context, id, sandboxID string, answer func(taskView), wanted func() bool) {
-	r.store.mu.Lock()
-	defer r.store.mu.Unlock()
-	if r.verifying[id] {
-		return
-	}
-	if r.verifying == nil {
-		r.verifying = map[string]bool{}
-	}
-	r.verifying[id] = true
-	r.wg.Go(func() {
-		defer func() {
-			r.store.mu.Lock()
-			delete(r.verifying, id)
-			r.store.mu.Unlock()
-		}()
-		for wait := undoRetryMin; ; wait = min(2*wait, verifyRetryMax) {
-			if v := r.viewTask(run, id); !v.unknown {
-				answer(v)
-				return
-			}
-			r.setTrouble(sandboxID, shimSilent)
-			select {
-			case <-run.Done():
-				return
-			case <-time.After(wait):
-			}
-			r.store.mu.RLock()
-			still := wanted()
-			r.store.mu.RUnlock()
-			if !still {
-				return
-			}
-		}
-	})
-}
-
-// resyncContainer asks for one container's task and settles it if it has ended.
-func (r *Runtime) resyncContainer(ctx context.Context, c *container) error {
-	p, err := r.getTask(ctx, c.id)
-	if err != nil {
-		return err
-	}
-	r.settleMissed(c, p)
-	return nil
-}
-
-// settleMissed settles a container whose task, as its shim says, has ended or is gone.
-func (r *Runtime) settleMissed(c *container, p *tasktypes.Process) {
-	switch {
-	case alive(p):
-	case ended(p):
-		r.onContainerExit(c, exitEvent{code: p.ExitStatus, at: p.ExitedAt.AsTime()})
-	case p == nil:
-		r.loseContainer(c)
 	}
 }
 
