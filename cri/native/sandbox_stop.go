@@ -21,19 +21,27 @@ import (
 // StopPodSandbox ends the sandbox's containers, and then, side by side, takes down the network and pause. Unknown and
 // stopped sandboxes are fine. When something fails, calling again goes on from there.
 func (r *Runtime) StopPodSandbox(ctx context.Context, id string) error {
-	s, err := r.store.sandbox(id)
-	if status.Code(err) == codes.NotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	unlock, err := r.lock(ctx, s.op, "sandbox "+s.id)
-	if err != nil {
+	s, unlock, err := r.lockSandbox(ctx, id)
+	if s == nil {
 		return err
 	}
 	defer unlock()
 	return toStatus(r.stopSandbox(ctx, s))
+}
+
+// lockSandbox finds a sandbox and takes its operation lock; nil, without an error, for one that is unknown.
+func (r *Runtime) lockSandbox(ctx context.Context, id string) (s *sandbox, unlock func(), err error) {
+	s, err = r.store.sandbox(id)
+	if status.Code(err) == codes.NotFound {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if unlock, err = r.lock(ctx, s.op, "sandbox "+s.id); err != nil {
+		return nil, nil, err
+	}
+	return s, unlock, nil
 }
 
 func (r *Runtime) stopSandbox(ctx context.Context, s *sandbox) error {
@@ -148,15 +156,8 @@ func unmount(path string) error {
 
 // RemovePodSandbox stops and forgets the sandbox and its containers. Unknown sandboxes are fine.
 func (r *Runtime) RemovePodSandbox(ctx context.Context, id string) error {
-	s, err := r.store.sandbox(id)
-	if status.Code(err) == codes.NotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	unlock, err := r.lock(ctx, s.op, "sandbox "+s.id)
-	if err != nil {
+	s, unlock, err := r.lockSandbox(ctx, id)
+	if s == nil {
 		return err
 	}
 	defer unlock()
