@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +19,8 @@ import (
 	"k8s.io/client-go/transport/spdy"
 	utilexec "k8s.io/client-go/util/exec"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // executors are both protocols that kubectl and crictl speak.
@@ -99,7 +100,7 @@ func TestExecStreams(t *testing.T) {
 				}
 			}
 			pr, pw := io.Pipe()
-			screen := &lockedBuffer{}
+			screen := &testenv.Buffer{}
 			done := make(chan error, 1)
 			go func() {
 				done <- exec(proto, &runtimeapi.ExecRequest{Cmd: []string{"sh"}, Stdin: true, Stdout: true, Tty: true},
@@ -125,23 +126,6 @@ func (q sizeQueue) Next() *remotecommand.TerminalSize {
 	return nil
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func TestAttachStreams(t *testing.T) {
 	g := newRig(t)
 	ctx := t.Context()
@@ -154,7 +138,7 @@ func TestAttachStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var out lockedBuffer
+			var out testenv.Buffer
 			pr, pw := io.Pipe()
 			done := make(chan error, 1)
 			e := executors(t, resp.Url)[proto]()
@@ -193,7 +177,7 @@ func TestAttachStreams(t *testing.T) {
 				}
 				cctx, leave := context.WithCancel(ctx)
 				pr, pw := io.Pipe()
-				var screen lockedBuffer
+				var screen testenv.Buffer
 				done := make(chan error, 1)
 				e := executors(t, resp.Url)[proto]()
 				go func() {
@@ -232,7 +216,7 @@ func TestPortForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop, ready := make(chan struct{}), make(chan struct{})
-	var errOut lockedBuffer
+	var errOut testenv.Buffer
 	f, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: rt}, "POST", u), []string{"0:8080", "0:9999"}, stop, ready, io.Discard, &errOut)
 	if err != nil {
 		t.Fatal(err)

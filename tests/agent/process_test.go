@@ -99,7 +99,7 @@ func (s *space) noProcess(p *v1.Pod) {
 // noFolder waits until nothing of the pod is left below the root folder.
 func (s *space) noFolder(p *v1.Pod) {
 	s.t.Helper()
-	s.eventually("the pod's folder to be gone", func() error { return absent(filepath.Join(s.Dir, "kubelet", "pods", string(p.UID))) })
+	s.eventually("the pod's folder to be gone", func() error { return absent(s.podDir(p)) })
 }
 
 // noLogs waits until the pod's log folder is gone.

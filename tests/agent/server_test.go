@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/utils/ptr"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // TestExec: input, both outputs apart, exit codes, over WebSocket and over SPDY.
@@ -61,7 +63,7 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	in, feed := io.Pipe()
-	out := &lockedBuffer{}
+	out := &testenv.Buffer{}
 	done := make(chan error, 1)
 	go func() { done <- e.StreamWithContext(s.ctx(), remotecommand.StreamOptions{Stdin: in, Stdout: out}) }()
 	go fmt.Fprintln(feed, "words")

@@ -8,6 +8,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // logs returns what the container wrote.
@@ -26,7 +28,7 @@ func (s *space) logs(name, container string, change ...func(*v1.PodLogOptions)) 
 
 // exec runs a command in a container and returns what it printed, both streams.
 func (s *space) exec(name, container string, cmd ...string) (string, error) {
-	var out lockedBuffer
+	var out testenv.Buffer
 	err := s.stream(name, container, nil, &out, &out, cmd...)
 	return out.String(), err
 }

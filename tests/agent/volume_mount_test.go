@@ -179,12 +179,7 @@ func TestBusyVolume(t *testing.T) {
 	if _, err := f.WriteString("the holder keeps its view"); err != nil {
 		t.Error(err)
 	}
-	s.eventually("the pod's folder to be gone", func() error {
-		if _, err := os.Lstat(s.podDir(p)); !os.IsNotExist(err) {
-			return fmt.Errorf("it is there (%v)", err)
-		}
-		return nil
-	})
+	s.noFolder(p)
 }
 
 // TestReadOnlyVolumeRoot uses volumes whose root nobody can write: what needs to write there is told so, what does not

@@ -56,12 +56,7 @@ volumes:
 	s.says("p", "c", "cat /disk/f /mem/f", "hello there")
 	s.delete("p")
 	s.gone("p")
-	s.eventually("the pod's folder to be gone", func() error {
-		if _, err := os.Lstat(s.podDir(p)); !os.IsNotExist(err) {
-			return fmt.Errorf("it is there (%v)", err)
-		}
-		return nil
-	})
+	s.noFolder(p)
 }
 
 // TestStorageLimits lets pods outgrow what they allowed themselves: each is evicted for that, and its neighbour is not.
