@@ -83,6 +83,8 @@ func (o *ClusterObjects) Run(ctx context.Context) {
 // BootstrapTokens is the SecretGetter for Config.BootstrapTokens. It knows nothing until Run has listed once.
 func (o *ClusterObjects) BootstrapTokens() SecretGetter { return o.bootstrapLister }
 
+// ServiceAccount asks the informer, and the API where that does not know the account (yet), so that a token of a new one
+// works at once. The error is the API's: NotFound where there is none.
 func (o *ClusterObjects) ServiceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
 	if sa, err := o.accounts.ServiceAccounts(namespace).Get(name); err == nil {
 		return sa, nil
@@ -92,6 +94,7 @@ func (o *ClusterObjects) ServiceAccount(ctx context.Context, namespace, name str
 	return o.client.CoreV1().ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
+// Pod is looked up as ServiceAccount is.
 func (o *ClusterObjects) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	if pod, err := o.pods.Pods(namespace).Get(name); err == nil {
 		return pod, nil
@@ -109,6 +112,7 @@ func (o *ClusterObjects) Secret(ctx context.Context, namespace, name string) (*c
 	return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
+// Node is looked up as ServiceAccount is.
 func (o *ClusterObjects) Node(ctx context.Context, name string) (*corev1.Node, error) {
 	if node, err := o.nodes.Get(name); err == nil {
 		return node, nil

@@ -30,6 +30,7 @@ type Guard struct {
 	resolver Resolver
 }
 
+// NewGuard takes who may escalate and bind from authz, and what a caller holds from resolver.
 func NewGuard(authz authorizer.Authorizer, resolver Resolver) *Guard { return &Guard{authz, resolver} }
 
 // Check judges the write of obj in place of old, which is nil for a create. It returns a Forbidden API error that lists

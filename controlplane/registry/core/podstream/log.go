@@ -26,6 +26,7 @@ var (
 	_ rest.StorageMetadata   = (*Log)(nil)
 )
 
+// NewLog reads logs of the pods in pods from their nodes' agents.
 func NewLog(pods PodGetter, nodes Nodes) *Log { return &Log{pods, nodes} }
 
 func (*Log) New() runtime.Object { return &corev1.Pod{} }
