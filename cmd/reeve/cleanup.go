@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/reevehq/reeve/internal/datadir"
 )
@@ -26,7 +27,8 @@ const cleanupTimeout = 5 * time.Minute
 
 func cleanupCommand() *cobra.Command {
 	var dataDir string
-	var yes, keepData bool
+	var yes bool
+	var what cleaning
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Stop reeve here and remove everything that it made on this host",
@@ -48,19 +50,49 @@ func cleanupCommand() *cobra.Command {
 			if err := refuseUnderService(ctx, unitFolder, dataDir); err != nil {
 				return err
 			}
+			if err := what.check(dataDir); err != nil {
+				return err
+			}
 			if !yes {
 				if err := confirm(cmd.InOrStdin(), cmd.OutOrStdout(), fmt.Sprintf("Remove all pods of reeve in %s, and its data?", dataDir)); err != nil {
 					return err
 				}
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-			return cleanup(ctx, log, dataDir, keepData)
+			return cleanup(ctx, log, dataDir, what)
 		},
 	}
 	cmd.Flags().StringVar(&dataDir, "data-dir", datadir.Default, "folder of all state")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().BoolVar(&keepData, "keep-data", false, "keep the data-dir: the control plane's state and the images")
+	what.addFlags(cmd.Flags())
 	return cmd
+}
+
+// cleaning is what a user may choose of a clean-up.
+type cleaning struct {
+	keepData     bool
+	serviceRules string // see ownsServiceRules
+}
+
+func (c *cleaning) addFlags(f *pflag.FlagSet) {
+	f.BoolVar(&c.keepData, "keep-data", false, "keep the data-dir: the control plane's state and the images")
+	f.StringVar(&c.serviceRules, "service-rules", "", "remove or keep the host's Service rules (default: remove them where a proxy of reeve's has run)")
+}
+
+// check refuses, before anything is changed, what only the user can decide.
+func (c *cleaning) check(dataDir string) error {
+	dir, err := datadir.OpenExisting(dataDir)
+	if err != nil {
+		return badConfig(err)
+	}
+	inst, ran, err := readInstance(dir)
+	if err != nil || !ran {
+		return err
+	}
+	if _, err := inst.ownsServiceRules(c.serviceRules); err != nil {
+		return badConfig(err)
+	}
+	return nil
 }
 
 // confirm asks for a yes.
@@ -78,7 +110,7 @@ func confirm(in io.Reader, out io.Writer, question string) error {
 
 // cleanup takes everything away, in the order in which it hangs together. A step that fails does not keep later ones
 // from running; all errors are reported, and the data then stays, so that another try knows what to remove.
-func cleanup(ctx context.Context, log *slog.Logger, dataDir string, keepData bool) error {
+func cleanup(ctx context.Context, log *slog.Logger, dataDir string, what cleaning) error {
 	dir, err := datadir.OpenExisting(dataDir)
 	if err != nil {
 		return badConfig(err)
@@ -91,14 +123,14 @@ func cleanup(ctx context.Context, log *slog.Logger, dataDir string, keepData boo
 		return err
 	}
 	if ran {
-		if err := removeNode(ctx, log, dir, inst); err != nil {
+		if err := removeNode(ctx, log, dir, inst, what); err != nil {
 			return err
 		}
 	}
 	if err := killProgramsBelow(ctx, dir.Root()); err != nil {
 		return err
 	}
-	if keepData {
+	if what.keepData {
 		return nil
 	}
 	return dir.Remove()

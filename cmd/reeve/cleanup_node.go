@@ -26,7 +26,11 @@ import (
 const sandboxTimeout = 30 * time.Second
 
 // removeNode removes what a node agent made. The recorded instance says where.
-func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst instance) error {
+func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst instance, what cleaning) error {
+	ownsServiceRules, err := inst.ownsServiceRules(what.serviceRules)
+	if err != nil {
+		return badConfig(err)
+	}
 	o := &nodeOptions{
 		RootDir: inst.RootDir, PodLogsDir: inst.PodLogsDir, CgroupRoot: inst.CgroupRoot, CgroupDriver: inst.CgroupDriver,
 		ContainerdAddress: inst.Containerd, Network: inst.Network, CNIConfDir: inst.CNIConfDir, CNIBinDirs: inst.CNIBinDirs,
@@ -54,7 +58,7 @@ func removeNode(ctx context.Context, log *slog.Logger, dir datadir.Dir, inst ins
 		}
 	}
 
-	if !inst.NoProxy {
+	if ownsServiceRules {
 		try("remove the Service rules", proxy.Cleanup(ctx, proxy.CleanupConfig{}))
 	}
 	try("remove the cluster DNS address", dns.Cleanup(addrs(inst.ClusterDNS)))

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/utils/ptr"
+
 	"github.com/reevehq/reeve/internal/datadir"
 )
 
@@ -25,8 +27,9 @@ type instance struct {
 	ClusterCIDR  string   `json:"clusterCIDR"`
 	ClusterDNS   []string `json:"clusterDNS"`
 	RemoteCRI    string   `json:"remoteCRI,omitempty"`
-	// NoProxy: no Service proxy of ours ever ran here, so that Service rules are another's.
-	NoProxy bool `json:"noProxy,omitempty"`
+	// ServiceProxy says whether a Service proxy of ours ever ran here; else Service rules are another's. Nil: it ran a build
+	// that did not record it.
+	ServiceProxy *bool `json:"serviceProxy,omitempty"`
 }
 
 func instanceOf(o *nodeOptions) instance {
@@ -34,7 +37,7 @@ func instanceOf(o *nodeOptions) instance {
 		RootDir: o.RootDir, PodLogsDir: o.PodLogsDir, CgroupRoot: o.CgroupRoot, CgroupDriver: o.CgroupDriver,
 		Containerd: o.ContainerdAddress, Network: o.Network, CNIConfDir: o.CNIConfDir, CNIBinDirs: o.CNIBinDirs,
 		ClusterCIDR: o.ClusterCIDR, ClusterDNS: o.ClusterDNS, RemoteCRI: o.RuntimeEndpoint,
-		NoProxy: o.ProxyMode == "none",
+		ServiceProxy: ptr.To(o.ProxyMode != "none"),
 	}
 }
 
@@ -43,7 +46,12 @@ func instanceFile(dir datadir.Dir) string { return filepath.Join(dir.Agent(), "i
 // write records the instance. What an earlier one made may still be there.
 func (i instance) write(dir datadir.Dir) error {
 	if before, ran, err := readInstance(dir); err == nil && ran {
-		i.NoProxy = i.NoProxy && before.NoProxy
+		switch {
+		case ptr.Deref(before.ServiceProxy, false) || ptr.Deref(i.ServiceProxy, false):
+			i.ServiceProxy = ptr.To(true)
+		case before.ServiceProxy == nil:
+			i.ServiceProxy = nil
+		}
 	}
 	b, err := json.MarshalIndent(i, "", "  ")
 	if err != nil {
@@ -62,12 +70,36 @@ func readInstance(dir datadir.Dir) (i instance, ok bool, err error) {
 		return i, false, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &i)
+		record := struct {
+			*instance
+			NoProxy bool `json:"noProxy"` // in place of ServiceProxy, in builds that recorded nothing where one ran
+		}{instance: &i}
+		err = json.Unmarshal(b, &record)
+		if record.NoProxy && i.ServiceProxy == nil {
+			i.ServiceProxy = ptr.To(false)
+		}
 	}
 	if err != nil {
 		return i, false, fmt.Errorf("read what the agent recorded of itself: %w", err)
 	}
 	return i, true, nil
+}
+
+// ownsServiceRules says whether the host's Service rules are ours to remove: by the user's choice, "remove" or "keep", or,
+// without one, by the record. The error names what to choose where the record does not tell.
+func (i instance) ownsServiceRules(choice string) (bool, error) {
+	switch choice {
+	case "remove", "keep":
+		return choice == "remove", nil
+	case "":
+	default:
+		return false, fmt.Errorf("--service-rules %q is unknown; use remove or keep", choice)
+	}
+	if i.ServiceProxy == nil {
+		return false, errors.New("an earlier build of reeve ran here, which did not record whether it programmed Services, and its rules bear the names of " +
+			"kube-proxy's; nothing was changed. Give --service-rules=remove where reeve did, or --service-rules=keep where another kube-proxy does")
+	}
+	return *i.ServiceProxy, nil
 }
 
 // podFolders are the folders below which pods' volumes are mounted; none for the runtime alone.

@@ -41,9 +41,14 @@ func uninstallCommand() *cobra.Command {
 				u.say("Nothing of reeve's is here: no service, no %s, no %s.", u.dataDir, u.program)
 				return nil
 			}
+			if exists(u.dataDir) {
+				if err := u.what.check(u.dataDir); err != nil {
+					return err
+				}
+			}
 			if !yes {
 				question := "Stop reeve here, remove its pods, its data in " + u.dataDir + " and the program?"
-				if u.keepData {
+				if u.what.keepData {
 					question = "Stop reeve here, remove its pods and the program, and keep the data in " + u.dataDir + "?"
 				}
 				if err := confirm(cmd.InOrStdin(), cmd.OutOrStdout(), question); err != nil {
@@ -56,7 +61,7 @@ func uninstallCommand() *cobra.Command {
 	cmd.Flags().StringVar(&u.dataDir, "data-dir", datadir.Default, "folder of all state (default: that of the installed service, else "+datadir.Default+")")
 	cmd.Flags().Lookup("data-dir").DefValue = ""
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	cmd.Flags().BoolVar(&u.keepData, "keep-data", false, "keep the data-dir: the control plane's state and the images")
+	u.what.addFlags(cmd.Flags())
 	return cmd
 }
 
@@ -65,7 +70,7 @@ type removal struct {
 	program, units string
 	dataDir        string
 	roles          []string // that are installed
-	keepData       bool
+	what           cleaning
 	out            io.Writer
 }
 
@@ -101,7 +106,7 @@ func (u *removal) run(ctx context.Context) error {
 		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		cleanupCtx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 		defer cancel()
-		if err := cleanup(cleanupCtx, log, u.dataDir, u.keepData); err != nil {
+		if err := cleanup(cleanupCtx, log, u.dataDir, u.what); err != nil {
 			return err
 		}
 		if exists(u.dataDir) {
