@@ -42,6 +42,17 @@ func synthetic(i, endpoints, version int) (plan.Name, *plan.Planned) {
 	return name, &p
 }
 
+// syntheticAll are the first n of them with two endpoints each, by name and in their order.
+func syntheticAll(n int) (all map[plan.Name]*plan.Planned, list []*plan.Planned) {
+	all = map[plan.Name]*plan.Planned{}
+	for i := range n {
+		name, p := synthetic(i, 2, 0)
+		all[name] = p
+		list = append(list, p)
+	}
+	return all, list
+}
+
 func testConfig(family plan.Family) Config {
 	return Config{
 		Prefix: "KUBE", MarkBit: 14, Family: family, Label: firstLabel + 14,
@@ -138,13 +149,7 @@ func TestScale(t *testing.T) {
 
 func small(t *testing.T, n int) {
 	b, k := open(t)
-	all := map[plan.Name]*plan.Planned{}
-	var list []*plan.Planned
-	for i := range n {
-		name, p := synthetic(i, 2, 0)
-		all[name] = p
-		list = append(list, p)
-	}
+	all, list := syntheticAll(n)
 	bare(t, k, list)
 	cleanup(t, testConfig(plan.IPv4), k.Handle)
 	for range 2 { // from empty, and over what is there
@@ -170,8 +175,8 @@ func small(t *testing.T, n int) {
 // connectRounds is how often connections are measured in each way, connectsARound at a time; stepRounds how often one
 // endpoint is replaced.
 const (
-	connectRounds  = 5
-	connectsARound = 200
+	connectRounds  = 40
+	connectsARound = 50
 	stepRounds     = 200
 )
 
@@ -179,13 +184,7 @@ const (
 // replaced, and connections through one Service of many beside those through one virtual service and no rules.
 func scale(t *testing.T, n int) {
 	b, k := open(t)
-	all := map[plan.Name]*plan.Planned{}
-	var list []*plan.Planned
-	for i := range n {
-		name, p := synthetic(i, 2, 0)
-		all[name] = p
-		list = append(list, p)
-	}
+	all, list := syntheticAll(n)
 	c := testConfig(plan.IPv4)
 	timed := func(to *[]time.Duration, fn func()) {
 		start := time.Now()

@@ -98,7 +98,7 @@ func (k *Kernel) EnableLabels(c *Config) error {
 	probe := c.chain("PROBE")
 	ctx, cancel := context.WithTimeout(context.Background(), modprobeTimeout)
 	defer cancel()
-	err := k.Restore(ctx, fmt.Appendf(nil, "*mangle\n:%s - [0:0]\n-A %[1]s%s\n-F %[1]s\n-X %[1]s\nCOMMIT\n", probe, c.label()))
+	err := k.Restore(ctx, fmt.Appendf(nil, "*mangle\n:%s - [0:0]\n-A %[1]s %s\n-F %[1]s\n-X %[1]s\nCOMMIT\n", probe, c.label()))
 	if err != nil && !strings.Contains(err.Error(), "xtables lock") { // a held lock says nothing of the kernel
 		c.Label = 0
 		return fmt.Errorf("label connections to Services (which needs the kernel module xt_connlabel): %w", err)

@@ -143,7 +143,7 @@ func (f *front) sets() setMask {
 		}
 	}
 	put(setServices, f.verdict != plan.Drop && f.class != behindDetour)
-	put(setCluster, f.class == inCluster)
+	put(setCluster, f.verdict != plan.Drop && f.class == inCluster)
 	put(setMasq, f.class == masqueraded)
 	put(setLocal, f.detour.IsValid())
 	put(setDrop, f.verdict == plan.Drop)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/reevehq/reeve/internal/xtables"
@@ -18,10 +20,12 @@ func (c Config) jumps() []xtables.Jump {
 	jump := func(table, from, to string) xtables.Jump {
 		return xtables.Jump{Table: table, Chain: from, Rule: "-j " + c.chain(to), First: true}
 	}
+	// IPVS takes local clients' packets between nat's and filter's OUTPUT, and others' after filter's INPUT. What it has sent
+	// on passes OUTPUT too, and leaves by another device.
+	refuse := jump("mangle", "OUTPUT", "FIREWALL")
+	refuse.Rule = "-o lo " + refuse.Rule
 	return []xtables.Jump{
-		// IPVS takes local clients' packets between mangle's and filter's OUTPUT, and others' after filter's INPUT.
-		jump("mangle", "PREROUTING", "FIREWALL"),
-		jump("mangle", "OUTPUT", "FIREWALL"),
+		refuse,
 		jump("nat", "PREROUTING", "SERVICES"),
 		jump("nat", "OUTPUT", "SERVICES"),
 		jump("nat", "POSTROUTING", "POSTROUTING"),
@@ -54,46 +58,49 @@ func (c Config) fixed(table string) []chainRules {
 	mark := bit + "/" + bit
 	in := func(s setID, directions string) string { return "-m set --match-set " + c.set(s) + " " + directions }
 	const isNew = "-m conntrack --ctstate NEW "
+	// refused is what comes from outside a frontend's source ranges.
+	refused := in(setFirewall, "dst,dst") + " -m set ! --match-set " + c.set(setAllow) + " dst,dst,src"
+	var label []string
+	if c.Label != 0 {
+		label = []string{c.label()}
+	}
 	switch table {
 	case "mangle":
-		firewall := chainRules{c.chain("FIREWALL"), []string{
-			isNew + in(setFirewall, "dst,dst") + " -m set ! --match-set " + c.set(setAllow) + " dst,dst,src -j DROP",
-		}}
-		if c.Label != 0 {
-			firewall.rules = append(firewall.rules, isNew+in(setServices, "dst,dst")+c.label())
-		}
-		return []chainRules{firewall}
+		return []chainRules{{c.chain("FIREWALL"), []string{isNew + refused + " -j DROP"}}}
 	case "nat":
-		toMark := "-j " + c.chain("MARK")
-		var services []string
+		// Seen by the first packet of a connection only. Most go to ClusterIPs: these are told apart first, by one look.
+		toMark := c.chain("MARK")
 		inside := c.inside()
-		for _, from := range inside {
-			services = append(services, from+" "+in(setLocal, "dst,dst")+" -j "+c.chain("DETOURS"))
-		}
-		services = append(services,
-			in(setLocal, "dst,dst")+" -m addrtype --src-type LOCAL -j "+c.chain("DETOURS"),
-			in(setMasq, "dst,dst")+" "+toMark)
-		off := chainRules{name: c.chain("OFF-CLUSTER")}
-		for _, from := range inside {
-			off.rules = append(off.rules, from+" -j RETURN")
-		}
-		off.rules = append(off.rules, toMark)
+		cluster := chainRules{c.chain("CLUSTER-IPS"), slices.Clone(label)}
 		switch {
 		case c.Facts.MasqueradeAll:
-			services = append(services, in(setCluster, "dst,dst")+" "+toMark)
+			cluster.rules = append(cluster.rules, "-j "+toMark)
 		case len(inside) > 0:
-			services = append(services, in(setCluster, "dst,dst")+" -j "+off.name)
+			for _, from := range inside {
+				cluster.rules = append(cluster.rules, from+" -j RETURN")
+			}
+			cluster.rules = append(cluster.rules, "-j "+toMark)
 		default:
 			// The node itself sends from the address that it sends to, which is every node's own.
-			services = append(services, in(setCluster, "dst,dst")+" "+in(setAddresses, "src")+" "+toMark)
+			cluster.rules = append(cluster.rules, in(setAddresses, "src")+" -j "+toMark)
 		}
+		local := chainRules{name: c.chain("LOCAL")}
+		for _, from := range append(inside, "-m addrtype --src-type LOCAL") {
+			local.rules = append(local.rules, from+" "+in(setLocal, "dst,dst")+" -j "+c.chain("DETOURS"))
+		}
+		external := chainRules{c.chain("EXTERNAL"), slices.Concat([]string{refused + " -j RETURN"}, label,
+			[]string{"-j " + local.name, in(setMasq, "dst,dst") + " -j " + toMark})}
 		return []chainRules{
 			{c.chain("MARK"), []string{"-j MARK --or-mark " + bit}},
-			off,
-			{c.chain("SERVICES"), services},
-			{c.chain("DETOURS"), []string{"-m addrtype --src-type LOCAL " + toMark}},
+			cluster, local, external,
+			{c.chain("SERVICES"), []string{
+				in(setCluster, "dst,dst") + " -g " + cluster.name,
+				in(setServices, "dst,dst") + " -g " + external.name,
+				in(setDrop, "dst,dst") + " -g " + local.name,
+			}},
+			{c.chain("DETOURS"), []string{"-m addrtype --src-type LOCAL -j " + toMark}},
 			{c.chain("POSTROUTING"), []string{
-				in(setHairpin, "dst,dst,src") + " " + toMark,
+				in(setHairpin, "dst,dst,src") + " -j " + toMark,
 				"-m mark ! --mark " + mark + " -j RETURN",
 				// The mark must be clear when the packet is encapsulated or looped, or it would be masqueraded again.
 				"-j MARK --xor-mark " + bit,
@@ -105,14 +112,19 @@ func (c Config) fixed(table string) []chainRules {
 		if c.Family == plan.IPv6 {
 			reject = "icmp6-port-unreachable"
 		}
+		var labelled []string
+		if c.Label != 0 {
+			labelled = []string{"-m connlabel --label " + strconv.Itoa(c.Label) + " -j ACCEPT"} // a bit, where sets are looked up
+		}
 		return []chainRules{
-			{c.chain("INPUT"), []string{
-				isNew + in(setDrop, "dst,dst") + " -j DROP",
-				in(setServices, "dst,dst") + " -j ACCEPT",
-				in(setAddresses, "dst") + " -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
-				"-j " + c.chain("HEALTH-PORTS"),
-				in(setAddresses, "dst") + " -j REJECT --reject-with " + reject,
-			}},
+			{c.chain("INPUT"), append(labelled,
+				isNew+refused+" -j DROP",
+				isNew+in(setDrop, "dst,dst")+" -j DROP",
+				in(setServices, "dst,dst")+" -j ACCEPT",
+				in(setAddresses, "dst")+" -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+				"-j "+c.chain("HEALTH-PORTS"),
+				in(setAddresses, "dst")+" -j REJECT --reject-with "+reject,
+			)},
 			{c.chain("HEALTH-PORTS"), nil},
 			{c.chain("FORWARD"), []string{
 				"-m mark --mark " + mark + " -j ACCEPT",
@@ -123,7 +135,7 @@ func (c Config) fixed(table string) []chainRules {
 }
 
 // label is the match that gives a connection our label.
-func (c Config) label() string { return fmt.Sprintf(" -m connlabel --label %d --set", c.Label) }
+func (c Config) label() string { return fmt.Sprintf("-m connlabel --label %d --set", c.Label) }
 
 // inside are matches of what comes from pods.
 func (c Config) inside() []string {
