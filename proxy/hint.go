@@ -12,15 +12,20 @@ import (
 // iptables-legacy. In iptables mode the backend has it.
 func hintChain(cfg Config) string { return cfg.ChainPrefix + "-IPTABLES-HINT" }
 
-// keepHints makes the chain in the modes whose backends do not. A host that lacks iptables has nothing to choose.
+// keepHints makes the chain in the modes whose backends do not.
 func (l *loop) keepHints() {
+	for _, b := range l.backends {
+		l.keepHint(b)
+	}
+}
+
+// keepHint is keepHints for one family. A host that lacks iptables has nothing to choose.
+func (l *loop) keepHint(b backend) {
 	if l.cfg.Mode == ModeIPTables {
 		return
 	}
-	for _, b := range l.backends {
-		if err := keepHint(l.cfg, b.Family()); err != nil {
-			l.cfg.Logger.Warn("Failed to make the chain that CNI plugins look for", logkey.IPFamily, int(b.Family()), logkey.Err, err)
-		}
+	if err := keepHint(l.cfg, b.Family()); err != nil {
+		l.cfg.Logger.Warn("Failed to make the chain that CNI plugins look for", logkey.IPFamily, int(b.Family()), logkey.Err, err)
 	}
 }
 

@@ -186,7 +186,9 @@ func (l *loop) intact(ctx context.Context) bool {
 			l.cfg.Logger.Warn("Found the proxy's rules flushed by another program, writing them again", logkey.IPFamily, int(b.Family()))
 			l.needFull[i], l.missing[i] = true, true
 			ok = false
+			continue
 		}
+		l.keepHint(b) // empty, it goes by itself where others remove empty chains
 	}
 	return ok
 }
