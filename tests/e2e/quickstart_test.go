@@ -115,14 +115,15 @@ func hostState(t *testing.T) map[string][]string {
 			}
 		}
 	}
-	noCounters := func(line string) bool { return !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ":") }
+	// Tables without a rule are iptables' own: it makes them when they are first used, and has no command that removes them.
+	rules := func(line string) bool { return strings.HasPrefix(line, "-") }
 	command("links", nil, "sh", "-c", "ip -br link | sort")
 	command("addresses", func(l string) bool { return !strings.Contains(l, "fe80") }, "sh", "-c", "ip -o addr | awk '{print $2, $4}' | sort")
 	command("routes", nil, "sh", "-c", "ip route show table all | grep -v fe80 | sort")
 	command("namespaces", nil, "ip", "netns", "list")
-	command("IPv4 rules", noCounters, "iptables-save")
+	command("IPv4 rules", rules, "iptables-save")
 	command("IPv4 chains", func(l string) bool { return strings.HasPrefix(l, ":KUBE") || strings.HasPrefix(l, ":REEVE") }, "iptables-save")
-	command("IPv6 rules", noCounters, "ip6tables-save")
+	command("IPv6 rules", rules, "ip6tables-save")
 	command("processes", func(l string) bool { return !strings.HasPrefix(l, "[") && l != "ps -eo args" }, "ps", "-eo", "args")
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
