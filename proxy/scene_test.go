@@ -170,16 +170,10 @@ func (s *scene) set(t *testing.T, step story.Step) (ready string) {
 			must(s.api.CoreV1().Services(o.Namespace).Delete(ctx, o.Name, metav1.DeleteOptions{}))
 		}
 	}
-	vip := fmt.Sprintf("10.96.255.%d", s.marks%250+1)
-	ready = mark + ":1"
-	vips, kind := []string{vip}, discoveryv1.AddressTypeIPv4
-	if s.flavor == onIPVS {
-		if slices.ContainsFunc(step.Packets, func(p story.Packet) bool { return p.To.Addr().Is6() }) {
-			// IPv6 is programmed after IPv4, and takes its time in the machine that has IPVS.
-			mark, kind = fmt.Sprintf("fd00:10:244:9::%x", s.marks%250+1), discoveryv1.AddressTypeIPv6
-			vips = append(vips, fmt.Sprintf("fd00:10:96::ff%02x", s.marks%250+1))
-		}
-		ready = vips[len(vips)-1]
+	six := slices.ContainsFunc(step.Packets, func(p story.Packet) bool { return p.To.Addr().Is6() })
+	kind := discoveryv1.AddressTypeIPv4
+	if s.flavor == onIPVS && six { // IPv6 is programmed after IPv4, and takes its time in the machine that has IPVS
+		mark, kind = fmt.Sprintf("fd00:10:244:9::%x", s.marks%250+1), discoveryv1.AddressTypeIPv6
 	}
 	_, err = slicesAPI("default").Create(ctx, &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}}, AddressType: kind,
@@ -187,22 +181,44 @@ func (s *scene) set(t *testing.T, step story.Step) (ready string) {
 		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{mark}}},
 	}, metav1.CreateOptions{})
 	must(err)
-	_, err = s.api.CoreV1().Services("default").Create(ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		Spec:       corev1.ServiceSpec{ClusterIP: vip, ClusterIPs: vips, Ports: []corev1.ServicePort{{Name: "m", Port: 1, Protocol: corev1.ProtocolTCP}}},
-	}, metav1.CreateOptions{})
-	must(err)
-	return ready
+	s.markService(name, 255, kind)
+	return netip.AddrPortFrom(netip.MustParseAddr(mark), 1).String()
 }
 
-// settled waits for what set answered: a rule, and on IPVS an address, which comes last.
+// markService makes a Service in this block of addresses, and answers the address of its that is programmed last.
+func (s *scene) markService(name string, block int, kind discoveryv1.AddressType) string {
+	s.t.Helper()
+	vips := []string{fmt.Sprintf("10.96.%d.%d", block, s.marks%250+1)}
+	if kind == discoveryv1.AddressTypeIPv6 {
+		vips = append(vips, fmt.Sprintf("fd00:10:96::%x%02x", block, s.marks%250+1))
+	}
+	_, err := s.api.CoreV1().Services("default").Create(context.Background(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec:       corev1.ServiceSpec{ClusterIP: vips[0], ClusterIPs: vips, Ports: []corev1.ServicePort{{Name: "m", Port: 1, Protocol: corev1.ProtocolTCP}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return vips[len(vips)-1]
+}
+
+// settled waits for what set answered: a rule with the endpoint, which comes with or after everything before it. On IPVS,
+// where a step's virtual services come one by one, a later Service's address tells that all of the step are there.
 func (s *scene) settled(ready string) {
 	s.t.Helper()
 	if s.flavor != onIPVS {
 		s.world.settled(ready)
 		return
 	}
-	testns.Eventually(s.t, "the address "+ready, func() bool { return isLocal(s.t, ready) })
+	testns.Eventually(s.t, "the server "+ready, func() bool {
+		return strings.Contains(testns.Sh(s.t, "ipvsadm -Sn"), " -r "+ready+" ")
+	})
+	kind := discoveryv1.AddressTypeIPv4
+	if netip.MustParseAddrPort(ready).Addr().Is6() {
+		kind = discoveryv1.AddressTypeIPv6
+	}
+	address := s.markService(fmt.Sprint("zz-later-", s.marks), 254, kind)
+	testns.Eventually(s.t, "the address "+address, func() bool { return isLocal(s.t, address) })
 }
 
 // isLocal reports that an address is the node's.
