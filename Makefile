@@ -38,7 +38,9 @@ LDFLAGS := -s -w \
 RUN_NEEDS  := gcc=gcc containerd=containerd runc=runc iptables=iptables ip=iproute2 curl=curl conntrack=conntrack
 TEST_NEEDS := $(RUN_NEEDS) nft=nftables busybox=busybox-static /usr/lib/cni/ptp=containernetworking-plugins \
   /usr/include/stdio.h=libc6-dev ipset=ipset ps=procps \
-  qemu-system-x86_64=qemu-system-x86 debootstrap=debootstrap mke2fs=e2fsprogs unshare=util-linux
+  qemu-system-x86_64=qemu-system-x86 debootstrap=debootstrap mke2fs=e2fsprogs unshare=util-linux \
+  dbus-daemon=dbus-daemon /usr/lib/python3/dist-packages/dbus=python3-dbus /usr/lib/python3/dist-packages/gi=python3-gi \
+  /usr/lib/python3/dist-packages/nftables=python3-nftables
 
 .PHONY: help
 help: ## list the targets
@@ -79,6 +81,7 @@ deps-run:
 .PHONY: deps-test
 deps-test:
 	@tests/tools/need.sh $(TEST_NEEDS)
+	@tests/tools/firewalld.sh bin/firewalld
 
 .PHONY: tools
 tools: CRITOOLS = $(shell go list -C tests/tools/critools -m -f {{.Version}} sigs.k8s.io/cri-tools)

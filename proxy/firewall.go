@@ -9,6 +9,7 @@ import (
 	"github.com/reevehq/reeve/internal/logkey"
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/foreign"
+	"github.com/reevehq/reeve/proxy/foreign/firewalld"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -60,6 +61,9 @@ func (f *firewalls) look() {
 
 func (f *firewalls) run(ctx context.Context) {
 	keeper := foreign.NewKeeper(foreignConfig(f.cfg, plan.Facts{}))
+	ask := firewalld.New(f.look)
+	defer ask.Close()
+	keeper.AskFirewalld(ask)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	listened := foreign.NewKeeper(foreignConfig(f.cfg, plan.Facts{}))

@@ -55,7 +55,7 @@ EOF`,
 		flush: "nft flush chain inet host ways", down: "nft delete table inet host", input: true,
 	},
 	{
-		name: "an ip table that rejects at its end, as firewalld's",
+		name: "an ip table that rejects at its end",
 		up: `nft -f - <<'EOF'
 table ip host {
 	chain in { type filter hook input priority 10; iif lo accept; ct state established accept; counter reject with icmp host-prohibited; }

@@ -1,13 +1,16 @@
 package foreign
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
+	"github.com/reevehq/reeve/proxy/foreign/firewalld"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -76,6 +79,42 @@ func TestWhoPasses(t *testing.T) {
 		}
 		if got := sees.xtRules(h, plan.IPv4, nil); !slices.Contains(got, "-m connlabel --label 110 -j ACCEPT") {
 			t.Errorf("%s: no label in %q", h, got)
+		}
+	}
+}
+
+// A table that firewalld keeps locked is in trouble only for what firewalld could not be asked.
+func TestWhatFirewalldCouldNotBeAsked(t *testing.T) {
+	locked := errors.New("operation not permitted")
+	troubles := []Trouble{
+		{Where: "inet host ways", Err: locked, hook: forward},
+		{Where: "inet firewalld filter_FORWARD", Err: locked, firewalld: true, hook: forward},
+		{Where: "inet firewalld filter_INPUT", Err: locked, firewalld: true, hook: input},
+	}
+	pods := Config{Facts: plan.Facts{ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
+	ipvs := pods
+	ipvs.ServiceLabel = 110
+	running := firewalld.Result{Running: true}
+	for name, c := range map[string]struct {
+		cfg  Config
+		r    firewalld.Result
+		err  error
+		want []string // words of each trouble that is left
+	}{
+		"asked":                        {pods, running, nil, []string{"inet host ways drops", "to a pod itself"}},
+		"asked, and a policy to pods":  {pods, firewalld.Result{Running: true, ToPods: true}, nil, []string{"inet host ways drops"}},
+		"refused":                      {pods, running, errors.New("not authorized"), []string{"inet host", "filter_FORWARD drops", "filter_INPUT drops"}},
+		"pods cannot be told":          {Config{}, running, nil, []string{"inet host", "filter_FORWARD drops", "filter_INPUT drops"}},
+		"IPVS":                         {ipvs, running, nil, []string{"inet host", "to Services or to pods", "to Services or to pods"}},
+		"pods stand in another's zone": {pods, firewalld.Result{Running: true, Taken: map[string]string{"10.244.0.0/16": "work"}}, nil, []string{"zone work", "inet host", "filter_FORWARD drops", "filter_INPUT drops"}},
+	} {
+		got := c.cfg.afterAsking(c.r, c.err, slices.Clone(troubles))
+		same := len(got) == len(c.want)
+		for i := 0; same && i < len(got); i++ {
+			same = strings.Contains(got[i].String(), c.want[i])
+		}
+		if !same {
+			t.Errorf("%s: %v, want %q", name, got, c.want)
 		}
 	}
 }

@@ -14,6 +14,16 @@ import (
 // dockerUser is the chain that Docker leaves to others, before its own rules.
 const dockerUser = "DOCKER-USER"
 
+// othersChains are where our jump goes rather than to a hook's own chain. Docker sets the policy and keeps a chain for others;
+// firewalld's zones do not come back to that chain.
+func othersChains(h hook) []string {
+	behind := strings.ToUpper(string(h)) + firewalldBehind
+	if h == forward {
+		return []string{dockerUser, behind}
+	}
+	return []string{behind}
+}
+
 // keepIPTables looks at iptables' filter tables, of both kinds and families, where the kernel has them.
 func (k *Keeper) keepIPTables(ctx context.Context, ports []uint16) (changed []string, troubles []Trouble, err error) {
 	for _, xt := range k.handles() {
@@ -21,7 +31,7 @@ func (k *Keeper) keepIPTables(ctx context.Context, ports []uint16) (changed []st
 			what, err := k.keepChain(ctx, xt, h, ports)
 			where := fmt.Sprintf("%s (%s) filter %s", xt.Family(), xt.Kind(), strings.ToUpper(string(h)))
 			if err != nil {
-				troubles = append(troubles, Trouble{where, err})
+				troubles = append(troubles, Trouble{Where: where, Err: err})
 			} else if what != "" {
 				changed = append(changed, what+" "+where)
 			}
@@ -54,11 +64,11 @@ func (k *Keeper) keepChain(ctx context.Context, xt *xtables.Handle, h hook, port
 		return "", fmt.Errorf("list chain %s: %w", builtin, err)
 	}
 	at := builtin
-	var docker []string
-	if h == forward {
-		// Docker sets the policy and keeps a chain for others.
-		if docker, err = xt.List("filter", dockerUser); err == nil && len(docker) > 0 {
-			at = dockerUser
+	var elsewhere []string // what stands in the chain that its owner leaves to others
+	for _, chain := range othersChains(h) {
+		if elsewhere, err = xt.List("filter", chain); err == nil && len(elsewhere) > 0 {
+			at = chain
+			break
 		}
 	}
 	drops, last := xtDropsByDefault(rules, builtin, own)
@@ -72,7 +82,7 @@ func (k *Keeper) keepChain(ctx context.Context, xt *xtables.Handle, h hook, port
 		}
 		return n
 	}
-	here, there := count(rules), count(docker)
+	here, there := count(rules), count(elsewhere)
 	if !drops {
 		if here+there == 0 {
 			exists, err := xt.ChainExists("filter", own)
@@ -83,7 +93,7 @@ func (k *Keeper) keepChain(ctx context.Context, xt *xtables.Handle, h hook, port
 		return "removed from", k.removeChain(ctx, xt, h)
 	}
 	placed, ending := here, last
-	if at == dockerUser {
+	if at != builtin {
 		placed, ending = there, 0
 	}
 	want := k.cfg.xtRules(h, plan.Family(xt.Family()), ports)
@@ -105,7 +115,7 @@ func (k *Keeper) keepChain(ctx context.Context, xt *xtables.Handle, h hook, port
 		fmt.Fprintf(&b, "-D %s %s\n", builtin, jump)
 	}
 	for range there {
-		fmt.Fprintf(&b, "-D %s %s\n", dockerUser, jump)
+		fmt.Fprintf(&b, "-D %s %s\n", at, jump)
 	}
 	switch {
 	case at == dockerUser:
@@ -143,15 +153,21 @@ func xtDropsByDefault(rules []string, builtin, own string) (bool, int) {
 func (k *Keeper) removeChain(ctx context.Context, xt *xtables.Handle, h hook) error {
 	own := k.cfg.xtChain(h)
 	delete(k.written, fmt.Sprint(xt.Family(), xt.Kind(), own))
-	return errors.Join(
-		xt.DeleteJump(xtables.Jump{Table: "filter", Chain: strings.ToUpper(string(h)), Rule: "-j " + own}),
-		xt.DeleteJump(xtables.Jump{Table: "filter", Chain: dockerUser, Rule: "-j " + own}),
-		xt.DeleteChains(ctx, "filter", func(chain string) bool { return chain == own }),
-	)
+	var errs []error
+	for _, chain := range append(othersChains(h), strings.ToUpper(string(h))) {
+		errs = append(errs, xt.DeleteJump(xtables.Jump{Table: "filter", Chain: chain, Rule: "-j " + own}))
+	}
+	return errors.Join(append(errs, xt.DeleteChains(ctx, "filter", func(chain string) bool { return chain == own }))...)
 }
 
 // Cleanup removes everything of ours from others' firewalls, and answers whether there was anything.
 func Cleanup(ctx context.Context, cfg Config) (bool, error) {
+	asked, failed := cleanFirewalld(ctx)
+	removed, err := cleanRules(ctx, cfg)
+	return removed || asked, errors.Join(failed, err)
+}
+
+func cleanRules(ctx context.Context, cfg Config) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
 	defer cancel()
 	k := NewKeeper(cfg)

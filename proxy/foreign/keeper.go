@@ -2,13 +2,16 @@ package foreign
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/reevehq/reeve/internal/nfnl"
+	"github.com/reevehq/reeve/proxy/foreign/firewalld"
 )
 
 // keepTimeout bounds one look with all that it writes.
@@ -19,9 +22,17 @@ type Trouble struct {
 	// Where names the table and chain, as "inet firewalld filter_FORWARD".
 	Where string
 	Err   error
+
+	// firewalld tells that the table is firewalld's, hook what drops there, and partly what of it does not pass, where most does.
+	firewalld bool
+	hook      hook
+	partly    string
 }
 
 func (t Trouble) String() string {
+	if t.partly != "" {
+		return t.Where + ": " + t.partly
+	}
 	return fmt.Sprintf("%s drops by default what pods and Services send, and no accept rule can be added there: %v", t.Where, t.Err)
 }
 
@@ -29,11 +40,15 @@ func (t Trouble) String() string {
 type Keeper struct {
 	cfg Config
 	// written is what a chain of ours holds as far as this process knows, by where it is.
-	written map[string]string
+	written   map[string]string
+	firewalld *firewalld.Client
 }
 
 // NewKeeper that has written nothing yet.
 func NewKeeper(cfg Config) *Keeper { return &Keeper{cfg: cfg, written: map[string]string{}} }
+
+// AskFirewalld lets the keeper ask a running firewalld too, and not only write rules.
+func (k *Keeper) AskFirewalld(c *firewalld.Client) { k.firewalld = c }
 
 // SetConfig replaces whose traffic passes.
 func (k *Keeper) SetConfig(c Config) { k.cfg = c }
@@ -53,7 +68,8 @@ func (k *Keeper) Keep(ctx context.Context, ports []uint16) (changed []string, tr
 		return c1, t1, err
 	}
 	c2, t2, err := k.keepIPTables(ctx, ports)
-	return append(c1, c2...), append(t1, t2...), err
+	c3, troubles, failed := k.keepFirewalld(ctx, ports, append(t1, t2...))
+	return slices.Concat(c1, c2, c3), troubles, errors.Join(err, failed)
 }
 
 // Listen calls changed when somebody changed a firewall on the way of forwarded or incoming packets, or may have. It returns
@@ -92,7 +108,7 @@ func concerns(m nfnl.Message, cfg Config) bool {
 		return table == "filter"
 	}
 	switch nfnl.String(m.Find(chainKind)) {
-	case "FORWARD", "INPUT", dockerUser, cfg.xtChain(forward), cfg.xtChain(input):
+	case "FORWARD", "INPUT", dockerUser, "FORWARD" + firewalldBehind, "INPUT" + firewalldBehind, cfg.xtChain(forward), cfg.xtChain(input):
 		return true
 	}
 	return false

@@ -26,10 +26,14 @@ func (k *Keeper) keepTables(ctx context.Context, conn *nftables.Conn, ports []ui
 		table nftables.Table
 		h     hook
 	}
-	needed := map[place][]*nftables.Chain{} // our chain's place → the base chains that must jump there
+	needed := map[place][]*nftables.Chain{} // our chain's place → the chains that must jump there
+	dropping := map[place]string{}          // and the name of the base chain that drops
 	ours := map[place]*nftables.Chain{}
 	for _, c := range chains {
 		if c.Table == nil || c.Table.Name == k.cfg.Table || isIPTables(uint8(c.Table.Family), c.Table.Name) {
+			continue
+		}
+		if c.Table.Name == firewalldPanic {
 			continue
 		}
 		if len(familiesOf(c.Table)) == 0 {
@@ -48,17 +52,18 @@ func (k *Keeper) keepTables(ctx context.Context, conn *nftables.Conn, ports []ui
 				return changed, troubles, fmt.Errorf("list rules of chain %s: %w", name(c), err)
 			}
 			if drops, _ := dropsByDefault(c, rules, k.cfg.chain(h)); drops {
-				needed[place{at, h}] = append(needed[place{at, h}], c)
+				needed[place{at, h}] = append(needed[place{at, h}], before(c, chains))
+				dropping[place{at, h}] = name(c)
 			}
 		}
 	}
 	for at, base := range needed {
 		done, err := k.acceptIn(ctx, conn, at.table, at.h, base, ours[place(at)], ports)
 		if done {
-			changed = append(changed, "accepted in "+name(base[0]))
+			changed = append(changed, "accepted in "+dropping[at])
 		}
 		if err != nil {
-			troubles = append(troubles, Trouble{name(base[0]), err})
+			troubles = append(troubles, Trouble{Where: dropping[at], Err: err, firewalld: isFirewalld(at.table.Name), hook: at.h})
 		}
 	}
 	for at, c := range ours {
@@ -66,13 +71,38 @@ func (k *Keeper) keepTables(ctx context.Context, conn *nftables.Conn, ports []ui
 			continue
 		}
 		if err := removeFrom(ctx, conn, chains, c); err != nil {
-			troubles = append(troubles, Trouble{name(c), err})
+			troubles = append(troubles, Trouble{Where: name(c), Err: err})
 			continue
 		}
 		delete(k.written, name(c))
 		changed = append(changed, "removed "+name(c))
 	}
 	return changed, troubles, nil
+}
+
+const (
+	// firewalldTable is firewalld's, whose base chains end by leaving a packet to the chain of its zone, which does not come
+	// back. Behind all that the zone's owner allows or forbids, and before the zone's last rule, that jumps to the chains of
+	// this suffix.
+	firewalldTable  = "firewalld"
+	firewalldBehind = "_POLICIES_post"
+	// firewalldPanic is the table by which firewalld drops everything, for as long as it reloads or its owner panics.
+	firewalldPanic = "firewalld_policy_drop"
+)
+
+func isFirewalld(table string) bool { return table == firewalldTable }
+
+// before answers the chain of which the end comes before a base chain drops: itself, but with firewalld.
+func before(c *nftables.Chain, all []*nftables.Chain) *nftables.Chain {
+	if !isFirewalld(c.Table.Name) {
+		return c
+	}
+	for _, o := range all {
+		if o.Table != nil && o.Table.Name == c.Table.Name && o.Table.Family == c.Table.Family && o.Name == c.Name+firewalldBehind {
+			return o
+		}
+	}
+	return c
 }
 
 func familiesOf(t *nftables.Table) []plan.Family {
@@ -206,7 +236,7 @@ func (k *Keeper) acceptIn(ctx context.Context, conn *nftables.Conn, t nftables.T
 func removeFrom(ctx context.Context, conn *nftables.Conn, all []*nftables.Chain, ours *nftables.Chain) error {
 	var script bytes.Buffer
 	for _, c := range all {
-		if c.Hooknum == nil || c.Table == nil || c.Table.Name != ours.Table.Name || c.Table.Family != ours.Table.Family {
+		if c.Hooknum == nil && !strings.HasSuffix(c.Name, firewalldBehind) || c.Table == nil || c.Table.Name != ours.Table.Name || c.Table.Family != ours.Table.Family {
 			continue
 		}
 		rules, err := conn.GetRules(c.Table, c)
