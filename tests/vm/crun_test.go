@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // What of the native runtime's tests depends on the OCI runtime or on cgroups; TestOCIRuntimes has both runtimes anyway.
@@ -14,9 +16,7 @@ const runtimeTests = "^(TestOCIRuntimes|TestLifeOfAPod|TestContainersThatCannotS
 // The native runtime with crun, which refuses the cgroups of many development hosts, and with runc beside it, on cgroup v2,
 // with both cgroup drivers; and what each takes. It takes minutes in the slow machine: REEVE_LONG=1.
 func TestNativeRuntimeOnCgroupV2(t *testing.T) {
-	if !long() {
-		t.Skip("takes minutes: REEVE_LONG=1 runs it")
-	}
+	testenv.NeedLong(t)
 	m := machine(t)
 	t.Log(sh(t, m, "modprobe overlay; crun --version; runc --version; containerd --version"))
 	only := os.Getenv("REEVE_VM_RUNTIME_TESTS")

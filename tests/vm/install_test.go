@@ -56,9 +56,7 @@ const evictBelow = "1Gi"
 // proxy that was asked for; a repeated install changes nothing, an upgrade and kill -9 leave the pods; `reeve uninstall`
 // leaves nothing. It takes minutes in the slow machine: REEVE_LONG=1.
 func TestInstallOnASystemdHost(t *testing.T) {
-	if !long() {
-		t.Skip("takes minutes: REEVE_LONG=1 runs it")
-	}
+	testenv.NeedLong(t)
 	if os.Getenv("REEVE_BIN") == "" {
 		testenv.Skip(t, "needs a built reeve in REEVE_BIN")
 	}

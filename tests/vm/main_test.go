@@ -35,7 +35,7 @@ func machine(t testing.TB) *Machine {
 		testenv.Skip(t, err.Error())
 	}
 	var parts string
-	if long() {
+	if testenv.Long() {
 		parts = filepath.Dir(testenv.BuildParts(t).Logpump)
 	}
 	shared.once.Do(func() {
@@ -48,9 +48,6 @@ func machine(t testing.TB) *Machine {
 	}
 	return shared.m
 }
-
-// long asks for the forms that take minutes.
-func long() bool { return os.Getenv("REEVE_LONG") == "1" }
 
 // bootShared makes the disk and what the machine carries side by side: test programs of packages whose tests run in it,
 // static and without the race detector, and reeve where it has been built. The runtime's tests and what they need come

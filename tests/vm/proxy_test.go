@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // The tests of package proxy that CI runs with IPVS. REEVE_LONG=1 runs all that have a form for it, and the stories with
@@ -38,7 +40,7 @@ func TestServicesOnIPVS(t *testing.T) {
 		if someTests != "" {
 			runs = append(runs, run("-test.run", someTests))
 		}
-	case long():
+	case testenv.Long():
 		runs = append(runs, run("-test.skip", noIPVS), run("-test.run", stories))
 	default:
 		runs = append(runs, run("-test.run", proxyShort))

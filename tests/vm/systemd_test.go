@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/reevehq/reeve/internal/testenv"
 )
 
 // What needs systemd and cgroup v2 for real and takes seconds: slices with their limits, and a full cgroup and tasks that
@@ -13,7 +15,7 @@ func TestSystemdAndCgroupV2(t *testing.T) {
 	for program, tests := range map[string][]string{"systemd.test": {"TestSlicesOfSystemd"}, "cgroup.test": {"TestLimitOfV2Wakes", "TestPressureTriggerWakes"}} {
 		for _, test := range tests {
 			times := 1
-			if long() {
+			if testenv.Long() {
 				times = 5
 			}
 			r, err := m.Run(t.Context(), Command{Args: []string{"/payload/" + program, "-test.v", "-test.run", "^" + test + "$", "-test.count", fmt.Sprint(times)}, Dir: "/payload"})
