@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -128,7 +129,7 @@ func (h *Handle) Kind() Flavor {
 func (h *Handle) IsLegacy() bool { return h.legacy }
 
 // Used reports that the kernel may have the table: a look at a legacy table that nobody uses would make it, and load its
-// module.
+// module, or fail where the kernel has not the family.
 func (h *Handle) Used(table string) bool {
 	if !h.legacy {
 		return h.family.hasTable(table)
@@ -138,6 +139,9 @@ func (h *Handle) Used(table string) bool {
 		file = "/proc/thread-self/net/ip6_tables_names"
 	}
 	names, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false // the module is not loaded
+	}
 	return err != nil || slices.Contains(strings.Fields(string(names)), table)
 }
 
