@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +61,7 @@ type realFirewalld struct {
 	dir, python string
 }
 
-func newFirewalld(t *testing.T) *realFirewalld {
+func newFirewalld(t *testing.T, backend string) *realFirewalld {
 	t.Helper()
 	testns.Need(t)
 	testns.NeedBinary(t, "dbus-daemon")
@@ -80,16 +81,22 @@ func newFirewalld(t *testing.T) *realFirewalld {
 	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
 	bus := "/run/test-bus"
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+bus)
-	testns.Sh(t, "rm -f %s; mkdir %s; cp %s/etc/firewalld/firewalld.conf %[2]s", bus, f.etc, root)
+	testns.Sh(t, "rm -f %s; mkdir %s; sed 's/^FirewallBackend=.*/FirewallBackend=%s/' %s/etc/firewalld/firewalld.conf >%[2]s/firewalld.conf", bus, f.etc, backend, root)
 	const all = `<allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/>`
 	conf := `<busconfig><type>system</type><listen>unix:path=` + bus + `</listen><auth>EXTERNAL</auth><policy context="default">` + all + `</policy></busconfig>`
 	if err := os.WriteFile(f.dir+"/bus.conf", []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	start(t, f.dir+"/bus.log", "dbus-daemon", "--config-file="+f.dir+"/bus.conf", "--nofork", "--nopidfile")
-	testns.Eventually(t, "a system bus", func() bool { _, err := os.Stat(bus); return err == nil })
+	testns.Eventually(t, "a system bus", func() bool {
+		c, err := net.Dial("unix", bus)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 	t.Cleanup(func() {
-		testns.Sh(t, "nft delete table inet firewalld 2>/dev/null; true")
+		testns.Sh(t, "for t in 'inet firewalld' 'ip filter' 'ip nat' 'ip mangle' 'ip raw' 'ip security' 'ip6 filter' 'ip6 nat' 'ip6 mangle' 'ip6 raw' 'ip6 security'; do nft delete table $t; done 2>/dev/null; true")
 		if t.Failed() {
 			log, _ := os.ReadFile(f.dir + "/firewalld.log")
 			t.Logf("firewalld:\n%s", log)
@@ -179,7 +186,7 @@ func TestFirewalldIsAsked(t *testing.T) {
 	if inVM() {
 		t.Skip("firewalld runs where the tests run")
 	}
-	f := newFirewalld(t)
+	f := newFirewalld(t, "nftables")
 	w, works := firewalldWorld(t, "nft")
 	if err := works(); err == nil {
 		t.Fatal("firewalld lets everything pass by itself")
@@ -199,9 +206,8 @@ func TestFirewalldIsAsked(t *testing.T) {
 	}
 
 	// What only the permanent configuration can hold, by its owner's hand; the reload forgets what was asked for.
-	for _, c := range []string{"--new-policy=pods", "--policy=pods --set-target=ACCEPT", "--policy=pods --add-ingress-zone=ANY", "--policy=pods --add-egress-zone=trusted"} {
-		f.cmd("--permanent " + c)
-	}
+	policy := `<policy target="ACCEPT"><ingress-zone name="ANY"/><egress-zone name="trusted"/></policy>`
+	testns.Sh(t, "mkdir %s/policies; echo '%s' >%[1]s/policies/pods.xml", f.etc, policy)
 	f.cmd("--reload")
 	eventually(t, "everything to work after a reload", works)
 	eventually(t, "the outside to reach pods by the policy", func() error { return outsideToPod(w) })
@@ -231,33 +237,43 @@ func TestFirewalldIsAsked(t *testing.T) {
 	}
 }
 
-// The same with rules in its table, which open what cannot be asked for, in the chain from which its zones come back.
+// The same with rules in its table, which open what cannot be asked for, in the chain that its zones pass last.
 func TestFirewalldsTableIsOpened(t *testing.T) {
 	if inVM() {
 		t.Skip("firewalld runs where the tests run")
 	}
-	f := newFirewalld(t)
-	w, works := firewalldWorld(t, onNFTables)
-	w.run(nil)
-	eventually(t, "everything to work", works)
-	eventually(t, "the outside to reach pods", func() error { return outsideToPod(w) })
-	closed(t, w)
-	// What somebody trusts himself is not ours to take away.
-	f.cmd("--zone=trusted --add-source=10.99.0.0/16")
-	f.cmd("--reload")
-	testns.Eventually(t, "pods to be trusted after a reload", func() bool { return firewalldTrusts(t) })
-	eventually(t, "the outside to reach pods after a reload", func() error { return outsideToPod(w) })
-	eventually(t, "everything to work after a reload", works)
-	closed(t, w)
-	f.cmd("--zone=trusted --add-source=10.99.0.0/16")
-	w.stop()
-	if err := Cleanup(context.Background(), CleanupConfig{}); err != nil {
-		t.Error(err)
+	backends := []string{"nftables"}
+	if long() {
+		backends = append(backends, "iptables")
 	}
-	if got := f.cmd("--zone=trusted --list-sources"); got != "10.99.0.0/16" {
-		t.Errorf("after cleanup the zone trusted has the sources %q", got)
-	}
-	if got := testns.Sh(t, "nft list table inet firewalld"); strings.Contains(got, "reeve") || strings.Contains(got, "10.244.") || strings.Contains(got, "31000") {
-		t.Errorf("cleanup left:\n%s", got)
+	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) {
+			f := newFirewalld(t, backend)
+			w, works := firewalldWorld(t, onNFTables)
+			w.run(nil)
+			eventually(t, "everything to work", works)
+			eventually(t, "the outside to reach pods", func() error { return outsideToPod(w) })
+			closed(t, w)
+			f.cmd("--reload")
+			testns.Eventually(t, "pods to be trusted after a reload", func() bool { return f.cmd("--zone=trusted --list-sources") == "10.244.0.0/16" })
+			eventually(t, "the outside to reach pods after a reload", func() error { return outsideToPod(w) })
+			eventually(t, "everything to work after a reload", works)
+			closed(t, w)
+			// What somebody trusts himself is not ours to take away.
+			f.cmd("--zone=trusted --add-source=10.99.0.0/16")
+			w.stop()
+			if err := Cleanup(context.Background(), CleanupConfig{}); err != nil {
+				t.Error(err)
+			}
+			if got := f.cmd("--zone=trusted --list-sources"); got != "10.99.0.0/16" {
+				t.Errorf("after cleanup the zone trusted has the sources %q", got)
+			}
+			got := testns.Sh(t, "nft list ruleset; iptables-legacy-save; true")
+			for _, ours := range []string{"reeve", "KUBE-", "10.244.", "31000"} {
+				if strings.Contains(got, ours) {
+					t.Errorf("cleanup left %s:\n%s", ours, got)
+				}
+			}
+		})
 	}
 }

@@ -14,10 +14,6 @@ import (
 // askTimeout bounds what a firewalld that hangs may cost: the rules in others' tables are written by then.
 const askTimeout = 30 * time.Second
 
-// toPodsAdvice opens by hand what firewalld does not take at run time.
-const toPodsAdvice = "firewall-cmd --permanent --new-policy pods; firewall-cmd --permanent --policy pods --set-target ACCEPT " +
-	"--add-ingress-zone ANY --add-egress-zone trusted; firewall-cmd --reload"
-
 // keepFirewalld asks a running firewalld for what it takes at run time. Rules in its table open the rest; where it keeps that
 // locked, the trouble of it is told by what then does not pass.
 func (k *Keeper) keepFirewalld(ctx context.Context, ports []uint16, troubles []Trouble) ([]string, []Trouble, error) {
@@ -40,6 +36,9 @@ func (c Config) afterAsking(r firewalld.Result, err error, troubles []Trouble) [
 		out = append(out, Trouble{Where: "firewalld", partly: fmt.Sprintf(
 			"the pods' range %s is a source of the zone %s and was left there; what pods may send is this zone's to say", source, r.Taken[source])})
 	}
+	if r.Strict {
+		out = append(out, Trouble{Where: "firewalld", partly: "StrictForwardPorts in firewalld.conf lets nothing pass that goes by a Service; set it to no and reload firewalld"})
+	}
 	for _, t := range troubles {
 		switch {
 		case !t.firewalld:
@@ -51,7 +50,7 @@ func (c Config) afterAsking(r firewalld.Result, err error, troubles []Trouble) [
 			t.partly = fmt.Sprintf("pods may send, but what others send to Services or to pods is dropped (%v)", t.Err)
 			out = append(out, t)
 		case t.hook == forward && !r.ToPods:
-			t.partly = fmt.Sprintf("pods may send, and Services are reached, but what others send to a pod itself is dropped (%v). To let it pass: %s", t.Err, toPodsAdvice)
+			t.partly = fmt.Sprintf("pods may send, and Services are reached, but what others send to a pod itself is dropped (%v). A policy of firewalld's lets it pass: target ACCEPT, ingress zone ANY, egress zone trusted", t.Err)
 			out = append(out, t)
 		}
 	}

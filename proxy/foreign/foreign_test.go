@@ -103,6 +103,7 @@ func TestWhatFirewalldCouldNotBeAsked(t *testing.T) {
 	}{
 		"asked":                        {pods, running, nil, []string{"inet host ways drops", "to a pod itself"}},
 		"asked, and a policy to pods":  {pods, firewalld.Result{Running: true, ToPods: true}, nil, []string{"inet host ways drops"}},
+		"strict":                       {pods, firewalld.Result{Running: true, ToPods: true, Strict: true}, nil, []string{"StrictForwardPorts", "inet host"}},
 		"refused":                      {pods, running, errors.New("not authorized"), []string{"inet host", "filter_FORWARD drops", "filter_INPUT drops"}},
 		"pods cannot be told":          {Config{}, running, nil, []string{"inet host", "filter_FORWARD drops", "filter_INPUT drops"}},
 		"IPVS":                         {ipvs, running, nil, []string{"inet host", "to Services or to pods", "to Services or to pods"}},

@@ -33,6 +33,8 @@ type Result struct {
 	Changed []string
 	// ToPods tells that a policy of firewalld lets everybody send to pods.
 	ToPods bool
+	// Strict tells that firewalld lets pass only what it translated itself (StrictForwardPorts): no Service's traffic.
+	Strict bool
 	// Taken are pod ranges that somebody put in another zone, which stay there.
 	Taken map[string]string
 }
@@ -105,6 +107,7 @@ func (c *Client) keep(ctx context.Context, w Wants) (Result, error) {
 		r.Changed = append(r.Changed, ch.String())
 	}
 	r.ToPods, err = c.toPods(ctx)
+	r.Strict = c.strict(ctx)
 	return r, errors.Join(append(errs, err)...)
 }
 
@@ -273,7 +276,7 @@ func (c *Client) toPods(ctx context.Context) (bool, error) {
 	var active map[string]map[string][]string
 	if err := c.call(ctx, &active, ".policy", "getActivePolicies"); err != nil {
 		var e dbus.Error
-		if errors.As(err, &e) && e.Name == "org.freedesktop.DBus.Error.UnknownMethod" {
+		if errors.As(err, &e) && (e.Name == "org.freedesktop.DBus.Error.UnknownMethod" || e.Name == "org.freedesktop.DBus.Error.UnknownInterface") {
 			return false, nil
 		}
 		return false, err
@@ -292,6 +295,19 @@ func (c *Client) toPods(ctx context.Context) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// strict reads firewalld's configuration. Before firewalld 2.3 nothing of this name is there.
+func (c *Client) strict(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var v dbus.Variant
+	call := c.conn.Object(name, path+"/config").CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", dbus.FlagNoAutoStart, name+".config", "StrictForwardPorts")
+	if call.Store(&v) != nil {
+		return false
+	}
+	set, _ := v.Value().(string)
+	return set == "yes" || set == "true"
 }
 
 // Cleanup removes all that is ours, and answers whether there was anything.
