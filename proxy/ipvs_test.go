@@ -375,7 +375,14 @@ func TestSwitchToAndFromIPVSKeepsConnections(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0)
 		_ = c.Close()
 	}
+	var left string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("of ipvs mode there is\n%s", left+testns.Sh(t, "ipvsadm -Lnc"))
+		}
+	})
 	testns.Eventually(t, "all of ipvs mode to go", func() bool {
-		return testns.Sh(t, "ipvsadm -Sn; ipset list -n; ip -o link show reeve-ipvs0 2>/dev/null; iptables-save | grep IPVS; true") == ""
+		left = testns.Sh(t, "ipvsadm -Sn; ipset list -n; ip -o link show reeve-ipvs0 2>/dev/null; iptables-save 2>/dev/null | grep IPVS; true")
+		return left == ""
 	})
 }

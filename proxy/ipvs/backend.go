@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -188,13 +187,13 @@ func (b *Backend) applyFull(ctx context.Context, all map[plan.Name]*plan.Planned
 	for port := range b.want.health {
 		w.linesAdd = append(w.linesAdd, b.cfg.healthLine(port))
 	}
-	w.saved = map[string]xtables.Saved{}
+	w.saved = map[string][]byte{}
 	for _, table := range tables {
 		out, err := b.k.Save(ctx, table)
 		if err != nil {
 			return fmt.Errorf("read table %s: %w", table, err)
 		}
-		w.saved[table] = xtables.ParseSave(out)
+		w.saved[table] = out
 	}
 	return b.write(ctx, &w)
 }

@@ -105,7 +105,7 @@ func bare(t testing.TB, k *Kernel, all []*plan.Planned) {
 	}
 	must(k.EnsureDevice())
 	must(k.EnsureSets(c))
-	must(k.Restore(t.Context(), c.rulesInput(nil, map[string]xtables.Saved{})))
+	must(k.Restore(t.Context(), c.rulesInput(nil, nil)))
 	link, err := k.nl.LinkByName(Device)
 	must(err)
 	tcp, port := uint8(6), uint16(80)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/reevehq/reeve/internal/xtables"
@@ -91,7 +90,7 @@ func (c Config) fixed(table string) []chainRules {
 		external := chainRules{c.chain("EXTERNAL"), slices.Concat([]string{refused + " -j RETURN"}, label,
 			[]string{"-j " + local.name, in(setMasq, "dst,dst") + " -j " + toMark})}
 		return []chainRules{
-			{c.chain("MARK"), []string{"-j MARK --or-mark " + bit}},
+			{c.chain("MARK"), []string{"-j MARK --set-xmark " + mark}},
 			cluster, local, external,
 			{c.chain("SERVICES"), []string{
 				in(setCluster, "dst,dst") + " -g " + cluster.name,
@@ -103,7 +102,7 @@ func (c Config) fixed(table string) []chainRules {
 				in(setHairpin, "dst,dst,src") + " -j " + toMark,
 				"-m mark ! --mark " + mark + " -j RETURN",
 				// The mark must be clear when the packet is encapsulated or looped, or it would be masqueraded again.
-				"-j MARK --xor-mark " + bit,
+				"-j MARK --set-xmark " + bit + "/0x0",
 				"-j MASQUERADE --random-fully",
 			}},
 		}
@@ -114,7 +113,7 @@ func (c Config) fixed(table string) []chainRules {
 		}
 		var labelled []string
 		if c.Label != 0 {
-			labelled = []string{"-m connlabel --label " + strconv.Itoa(c.Label) + " -j ACCEPT"} // a bit, where sets are looked up
+			labelled = []string{fmt.Sprintf(`-m connlabel --label "%d" -j ACCEPT`, c.Label)} // a bit, where sets are looked up
 		}
 		return []chainRules{
 			{c.chain("INPUT"), append(labelled,
@@ -135,7 +134,7 @@ func (c Config) fixed(table string) []chainRules {
 }
 
 // label is the match that gives a connection our label.
-func (c Config) label() string { return fmt.Sprintf("-m connlabel --label %d --set", c.Label) }
+func (c Config) label() string { return fmt.Sprintf(`-m connlabel --label "%d" --set`, c.Label) }
 
 // inside are matches of what comes from pods.
 func (c Config) inside() []string {
@@ -154,30 +153,50 @@ func (c Config) inside() []string {
 	return out
 }
 
-// rulesInput is the restore input that writes every chain, with the lines of all Services, and the jumps that are missing
-// from what was saved of a table.
-func (c Config) rulesInput(lines []line, saved map[string]xtables.Saved) []byte {
+// rulesInput is the restore input that makes every chain what it is to be, with the lines of all Services, and puts the jumps
+// in their places, where saved, each table in iptables-save's words, differs; nil where it does not. Rules are in those words
+// too; where another version's differ, a chain is written once more than it must.
+func (c Config) rulesInput(lines []line, saved map[string][]byte) []byte {
 	var out bytes.Buffer
 	for _, table := range tables {
-		var rules strings.Builder
-		out.WriteString("*" + table + "\n")
+		found := xtables.ParseSave(saved[table])
+		have := map[string][]string{}
+		for chain, rule := range xtables.SavedRules(saved[table]) {
+			have[chain] = append(have[chain], rule)
+		}
+		of := map[string][]string{}
+		for _, l := range lines {
+			if l.table == table {
+				of[l.chain] = append(of[l.chain], l.rule)
+			}
+		}
+		var names, rules strings.Builder
 		for _, ch := range c.fixed(table) {
-			out.WriteString(":" + ch.name + " - [0:0]\n")
-			for _, r := range ch.rules {
+			if slices.Contains(found.Chains, ch.name) && ch.same(have[ch.name], of[ch.name]) {
+				continue
+			}
+			names.WriteString(":" + ch.name + " - [0:0]\n")
+			for _, r := range slices.Concat(ch.rules, of[ch.name]) {
 				rules.WriteString("-A " + ch.name + " " + r + "\n")
 			}
 		}
-		for _, l := range lines {
-			if l.table == table {
-				rules.WriteString("-A " + l.chain + " " + l.rule + "\n")
-			}
-		}
-		for _, line := range xtables.MissingJumps(c.jumps(), table, saved[table]) {
+		for _, line := range xtables.MissingJumps(c.jumps(), table, found) {
 			rules.WriteString(line + "\n")
 		}
-		out.WriteString(rules.String() + "COMMIT\n")
+		if names.Len()+rules.Len() > 0 {
+			out.WriteString("*" + table + "\n" + names.String() + rules.String() + "COMMIT\n")
+		}
 	}
 	return out.Bytes()
+}
+
+// same reports that a chain has its rules, and after them those lines in any order.
+func (ch chainRules) same(have, lines []string) bool {
+	n := len(ch.rules)
+	if len(have) != n+len(lines) || !slices.Equal(have[:n], ch.rules) {
+		return false
+	}
+	return slices.Equal(slices.Sorted(slices.Values(have[n:])), slices.Sorted(slices.Values(lines)))
 }
 
 // linesInput is the restore input for added and removed lines, nil for none.

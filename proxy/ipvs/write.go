@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -21,8 +20,8 @@ type writes struct {
 	add, del [setCount][]entry
 
 	linesAdd, linesDel []line
-	full               bool // all chains are written, with the lines to add only
-	saved              map[string]xtables.Saved
+	full               bool              // all chains are looked at, with the lines to add only
+	saved              map[string][]byte // each table, if full
 	haveAddrs          []entry
 }
 
@@ -118,7 +117,7 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 	if w.full {
 		rules = b.cfg.rulesInput(w.linesAdd, w.saved)
 	}
-	if rules != nil {
+	if len(rules) > 0 {
 		if err := b.k.Restore(ctx, rules); err != nil {
 			return err
 		}
