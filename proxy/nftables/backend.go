@@ -72,9 +72,10 @@ func (b *Backend) Rules() map[string]int {
 const applyTimeout = 2 * time.Minute
 
 // Apply brings the table from what the last successful Apply made to what changes say: a Service's plan, or nil for a
-// Service that is gone, in one transaction of only the elements that differ. Numbered chains and maps that they are the
-// first to need are made before. With full, changes are all Services, the table is listed first, and the difference to
-// what it really holds is written; where that fails (another version's table), the table is replaced in one transaction.
+// Service that is gone, in one transaction of only the elements that differ, or two (write). Numbered chains and maps that
+// they are the first to need are made before. With full, changes are all Services, the table is listed first, and the
+// difference to what it really holds is written; where that fails (another version's table), the table is replaced in one
+// transaction.
 // After an error the next Apply must be full. The plans must not be changed afterwards.
 func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned, full bool) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
@@ -98,7 +99,7 @@ func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned
 			return fmt.Errorf("change table %q: %w", b.cfg.Table, err)
 		}
 	}
-	if err := b.nft.WriteElements(ctx, d.remove, d.add); err != nil {
+	if err := b.write(ctx, d.remove, d.add); err != nil {
 		return fmt.Errorf("change table %q: %w", b.cfg.Table, err)
 	}
 	for _, o := range d.unusedObjects {
@@ -113,6 +114,38 @@ func (b *Backend) Apply(ctx context.Context, changes map[plan.Name]*plan.Planned
 		return b.forgetClients(ctx)
 	}
 	return nil
+}
+
+// write changes elements. A packet looks up one map after the other, and a transaction may come between: a connection that
+// was sent to the chain for two endpoints must find them there when a third has come meanwhile, or it would pass
+// untranslated, and stay so. So where a Service is sent to another chain, what only the former chain looks up goes in a
+// second transaction. What is replaced in its place has no such moment.
+func (b *Backend) write(ctx context.Context, remove, add map[slot]content) error {
+	var later map[slot]content
+	for _, c := range add {
+		if strings.HasPrefix(c.value, "goto ") {
+			later = map[slot]content{}
+			break
+		}
+	}
+	now := remove
+	if later != nil {
+		now = map[slot]content{}
+		for at, c := range remove {
+			if _, replaced := add[at]; !replaced && afterDispatch(at.in) {
+				later[at] = c
+			} else {
+				now[at] = c
+			}
+		}
+	}
+	if err := b.nft.WriteElements(ctx, now, add); err != nil {
+		return err
+	}
+	if len(later) == 0 {
+		return nil
+	}
+	return b.nft.WriteElements(ctx, later, nil)
 }
 
 // dropIdle removes the numbered objects that nothing needs.

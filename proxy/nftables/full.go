@@ -98,8 +98,8 @@ func (b *Backend) collections() []string {
 	return out
 }
 
-// reconcile writes the difference between the table that was found and the one wanted. Objects come first, then elements
-// in one transaction, then what nothing needs any more goes.
+// reconcile writes the difference between the table that was found and the one wanted. Objects come first, then elements,
+// then what nothing needs any more goes.
 func (b *Backend) reconcile(ctx context.Context, found objects, want map[slot]content) error {
 	tx := b.nft.NewTransaction()
 	b.writeAll(tx)
@@ -126,7 +126,7 @@ func (b *Backend) reconcile(ctx context.Context, found objects, want map[slot]co
 	}
 	// Chains that others made here would come back as strangers' verdicts: every element that leads to them is gone now.
 	if len(remove)+len(add) > 0 {
-		if err := b.nft.WriteElements(ctx, remove, add); err != nil {
+		if err := b.write(ctx, remove, add); err != nil {
 			return err
 		}
 	}

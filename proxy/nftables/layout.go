@@ -133,6 +133,17 @@ func (c Config) fixedSets() []*knftables.Set {
 	}
 }
 
+// afterDispatch reports that packets look a map or set up only after serviceIPs or serviceNodePorts, and that what is in it
+// hinders nobody whom those send elsewhere.
+func afterDispatch(name string) bool {
+	switch name {
+	case insideIPs, outsideIPs, deniedIPs, insideNodePorts, outsideNodePorts, deniedNodePorts, hairpinSet:
+		return true
+	}
+	_, _, _, is := split(name)
+	return is
+}
+
 func isSet(name string) bool {
 	return name == hairpinSet || name == firewallIPs || name == firewallAllow
 }
