@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/moby/ipvs"
@@ -95,20 +97,42 @@ func (k *Kernel) HasDevice() (bool, error) {
 // EnsureDevice implements kernel.
 func (k *Kernel) EnsureDevice() error {
 	up, err := k.HasDevice()
-	if err != nil || up {
+	if err != nil {
 		return err
 	}
-	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Device}}
-	if err := k.nl.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			return fmt.Errorf("create device %s: %w: this kernel has no module dummy, which ipvs mode needs", Device, err)
+	if !up {
+		link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: Device}}
+		if err := k.nl.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				return fmt.Errorf("create device %s: %w: this kernel has no module dummy, which ipvs mode needs", Device, err)
+			}
+			return fmt.Errorf("create device %s: %w", Device, err)
 		}
-		return fmt.Errorf("create device %s: %w", Device, err)
+		if err := k.nl.LinkSetUp(link); err != nil {
+			return fmt.Errorf("set device %s up: %w", Device, err)
+		}
+		k.device = 0
 	}
-	if err := k.nl.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set device %s up: %w", Device, err)
+	if k.family == plan.IPv6 {
+		return takeIPv6()
 	}
-	k.device = 0
+	return nil
+}
+
+// takeIPv6 lets the device take routes on a host that has IPv6 switched off (sysctl disable_ipv6): they lead to nobody
+// there, and a Service with addresses of both families is programmed as everywhere. It gets no address by that.
+func takeIPv6() error {
+	conf := "/proc/sys/net/ipv6/conf/" + Device + "/"
+	off, err := os.ReadFile(conf + "disable_ipv6")
+	if err == nil && strings.TrimSpace(string(off)) == "1" {
+		const none = "1" // IN6_ADDR_GEN_MODE_NONE
+		if err = os.WriteFile(conf+"addr_gen_mode", []byte(none), 0); err == nil {
+			err = os.WriteFile(conf+"disable_ipv6", []byte("0"), 0)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("let device %s take IPv6 routes: %w", Device, err)
+	}
 	return nil
 }
 
