@@ -240,6 +240,28 @@ func (f *flow) lives() error {
 	return nil
 }
 
+// openFlows opens TCP and UDP flows through the Service at clusterIP and its node ports: from the last pod, the outside and
+// the node. What is answered checks that all live.
+func (w *world) openFlows(t *testing.T) (live func(when string)) {
+	t.Helper()
+	pod := w.pods[len(w.pods)-1]
+	flows := map[string]*flow{
+		"TCP from a pod":       openFlow(t, pod, "tcp", clusterIP+":80"),
+		"UDP from a pod":       openFlow(t, pod, "udp", clusterIP+":53"),
+		"TCP from the outside": openFlow(t, w.outside, "tcp", "192.0.2.1:30080"),
+		"UDP from the outside": openFlow(t, w.outside, "udp", "192.0.2.1:30053"),
+		"TCP from the node":    openFlow(t, w.node, "tcp", clusterIP+":80"),
+	}
+	return func(when string) {
+		t.Helper()
+		for what, f := range flows {
+			if err := f.lives(); err != nil {
+				t.Errorf("%s, %s: %v", when, what, err)
+			}
+		}
+	}
+}
+
 // The proxy ends without a goodbye and starts again, others flush its rules: open TCP and UDP flows live on, through the
 // moment without rules too.
 func TestFlowsLiveThroughKillsAndFlushes(t *testing.T) {
@@ -249,21 +271,7 @@ func TestFlowsLiveThroughKillsAndFlushes(t *testing.T) {
 		w.endpoints("web", 0, 1, 2)
 		w.run(func(c *Config) { c.CanaryPeriod = 100 * time.Millisecond })
 		w.settled("default/web:dns node port")
-		flows := map[string]*flow{
-			"TCP from a pod":       openFlow(t, w.pods[3], "tcp", clusterIP+":80"),
-			"UDP from a pod":       openFlow(t, w.pods[3], "udp", clusterIP+":53"),
-			"TCP from the outside": openFlow(t, w.outside, "tcp", "192.0.2.1:30080"),
-			"UDP from the outside": openFlow(t, w.outside, "udp", "192.0.2.1:30053"),
-			"TCP from the node":    openFlow(t, w.node, "tcp", clusterIP+":80"),
-		}
-		live := func(when string) {
-			t.Helper()
-			for what, f := range flows {
-				if err := f.lives(); err != nil {
-					t.Errorf("%s, %s: %v", when, what, err)
-				}
-			}
-		}
+		live := w.openFlows(t)
 		live("at first")
 		flushes := []string{"iptables-nft -w 5 -t nat -F KUBE-SERVICES; iptables-nft -w 5 -t nat -F PREROUTING", "iptables-nft -w 5 -F"}
 		if flavor == "legacy" {

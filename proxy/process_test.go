@@ -135,21 +135,7 @@ func TestKilledProxyWritesOnlyWhatChanged(t *testing.T) {
 		w.settled(fmt.Sprintf("default/other-%d:http cluster IP", others-1))
 		w.settled("default/web:dns node port")
 		all := counted.take()
-		flows := map[string]*flow{
-			"TCP from a pod":       openFlow(t, w.pods[3], "tcp", clusterIP+":80"),
-			"UDP from a pod":       openFlow(t, w.pods[3], "udp", clusterIP+":53"),
-			"TCP from the outside": openFlow(t, w.outside, "tcp", "192.0.2.1:30080"),
-			"UDP from the outside": openFlow(t, w.outside, "udp", "192.0.2.1:30053"),
-			"TCP from the node":    openFlow(t, w.node, "tcp", clusterIP+":80"),
-		}
-		live := func(when string) {
-			t.Helper()
-			for what, f := range flows {
-				if err := f.lives(); err != nil {
-					t.Errorf("%s, %s: %v", when, what, err)
-				}
-			}
-		}
+		live := w.openFlows(t)
 		for round, flush := range []string{"true", w.on(
 			"iptables-"+flavor+" -w 5 -t nat -F $(iptables-"+flavor+"-save -t nat | grep -o 'KUBE-SVC-[A-Z0-9]*' | head -1); iptables-"+flavor+" -w 5 -F",
 			"nft flush map ip reeve-proxy endpoints-udp-3; nft flush chain ip reeve-proxy services", "true")} {
