@@ -26,6 +26,8 @@ type Options struct {
 	Files map[string]string
 	// MemoryMiB. Default: 2048.
 	MemoryMiB int
+	// Kernel is what the kernel's command line says more.
+	Kernel []string
 }
 
 const (
@@ -89,7 +91,7 @@ func (m *Machine) boot(ctx context.Context, img image, o Options) error {
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(o.MemoryMiB),
 		"-nodefaults", "-nographic", "-nic", "none",
 		"-kernel", img.kernel, "-initrd", img.initrd,
-		"-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off no_timer_check systemd.show_status=0",
+		"-append", strings.Join(append([]string{"root=/dev/vda rw console=ttyS0 quiet mitigations=off no_timer_check systemd.show_status=0"}, o.Kernel...), " "),
 		"-serial", "file:"+filepath.Join(m.dir, "console"),
 		// What the guest writes goes into a file that has no name: it is gone with qemu.
 		"-drive", "file="+img.disk+",format=raw,if=virtio,snapshot=on",

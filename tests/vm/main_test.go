@@ -74,16 +74,11 @@ func bootShared(parts string) (*Machine, error) {
 		}
 	}
 	for name, pkg := range programs {
-		program, build := filepath.Join(dir, name), []string{"test", "-c"}
-		if !strings.HasSuffix(name, ".test") {
-			build = []string{"build"}
-		}
+		program := filepath.Join(dir, name)
 		files[name] = program
 		wg.Go(func() {
-			cmd := exec.CommandContext(ctx, "go", append(build, "-ldflags", "-s -w", "-o", program, "github.com/reevehq/reeve/"+pkg)...)
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				errs <- fmt.Errorf("build %s: %w: %s", pkg, err, out)
+			if err := compile(ctx, program, pkg); err != nil {
+				errs <- err
 			}
 		})
 	}
@@ -109,6 +104,20 @@ func bootShared(parts string) (*Machine, error) {
 		}
 	}
 	return Start(ctx, Options{Files: files, MemoryMiB: 3072})
+}
+
+// compile makes a program, or the tests of a package, where the path ends so: static and without the race detector.
+func compile(ctx context.Context, path, pkg string) error {
+	args := []string{"build"}
+	if strings.HasSuffix(path, ".test") {
+		args = []string{"test", "-c"}
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "-ldflags", "-s -w", "-o", path, "github.com/reevehq/reeve/"+pkg)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", pkg, err, out)
+	}
+	return nil
 }
 
 // sh runs a script in the machine that must not fail, and answers its output.

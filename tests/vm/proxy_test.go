@@ -16,8 +16,8 @@ import (
 // real packets, which take minutes; REEVE_VM_STORIES picks among those, REEVE_VM_TESTS among the others.
 const (
 	proxyShort = "^(TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain)$"
-	// noIPVS are tests of what this mode refuses, of the other modes alone, and of hosts without IPVS.
-	noIPVS  = "^(TestHostWithoutIPVS|TestNodePortsOnLoopback|TestLoopbackIsOpened|TestModeSwitchKeeps|TestStories|TestBadHosts)"
+	// noIPVS are tests of what this mode refuses, of the other modes alone, and of hosts without IPVS or IPv6.
+	noIPVS  = "^(TestHostWithoutIPVS|TestNodePortsOnLoopback|TestLoopbackIsOpened|TestModeSwitchKeeps|TestStories|TestBadHosts|TestKernelWithoutIPv6)"
 	stories = "^TestStoriesWithRealPackets$/^ipvs$/"
 )
 
