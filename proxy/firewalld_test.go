@@ -78,7 +78,7 @@ func newFirewalld(t *testing.T, backend string) *realFirewalld {
 	f := &realFirewalld{t: t, root: root, dir: t.TempDir()}
 	f.etc = f.dir + "/etc"
 	t.Setenv("PYTHONPATH", root+"/usr/lib/python3/dist-packages")
-	t.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+	t.Setenv("PYTHONPYCACHEPREFIX", f.dir+"/compiled")
 	bus := "/run/test-bus"
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+bus)
 	testns.Sh(t, "rm -f %s; mkdir %s; sed 's/^FirewallBackend=.*/FirewallBackend=%s/' %s/etc/firewalld/firewalld.conf >%[2]s/firewalld.conf", bus, f.etc, backend, root)
