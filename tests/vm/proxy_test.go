@@ -17,7 +17,7 @@ import (
 const (
 	proxyShort = "^(TestOtherPortsOfServiceAddressesAreClosed|TestServersDrain)$"
 	// noIPVS are tests of what this mode refuses, of the other modes alone, and of hosts without IPVS or IPv6.
-	noIPVS  = "^(TestHostWithoutIPVS|TestNodePortsOnLoopback|TestLoopbackIsOpened|TestModeSwitchKeeps|TestStories|TestBadHosts|TestKernelWithoutIPv6)"
+	noIPVS  = "^(TestHostWithoutIPVS|TestNodePortsOnLoopback|TestLoopbackIsOpened|TestModeSwitchKeeps|TestStories|TestBadHosts|TestFirewalld|TestKernelWithoutIPv6)"
 	stories = "^TestStoriesWithRealPackets$/^ipvs$/"
 )
 
