@@ -51,6 +51,8 @@ type Backend struct {
 	routes   map[netip.Addr]struct{}
 	draining map[frontend]struct{} // fronts with servers that drain
 	awaited  map[netip.Addr]int    // their addresses, with how many fronts
+	ranged   int                   // fronts with source ranges
+	guarded  bool                  // the guard is there
 	rejected map[plan.Name]error
 }
 
@@ -66,6 +68,7 @@ func (b *Backend) reset() {
 	b.known = map[frontend]*known{}
 	b.routes = map[netip.Addr]struct{}{}
 	b.draining, b.awaited = map[frontend]struct{}{}, map[netip.Addr]int{}
+	b.ranged, b.guarded = 0, false
 	b.rejected = nil
 }
 
@@ -273,6 +276,11 @@ func (b *Backend) observe(w *writes) error {
 		k := get(at)
 		v.sets, v.allow = k.sets, k.allow
 		b.known[at] = v
+	}
+	for _, k := range b.known {
+		if k.hasRanges() {
+			b.ranged++
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package ipvs
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -215,4 +216,69 @@ func TestDrainKeepsOnlyWhatConnectionsNeed(t *testing.T) {
 	if left, err := drain(c, k); err != nil || left || len(k.virtuals)+len(k.routes) != 0 {
 		t.Errorf("%v, %v:\n%s", left, err, k)
 	}
+}
+
+// ranged is a Service with a load balancer's address that only one source range may use.
+func ranged() (plan.Name, *plan.Planned) {
+	name := plan.Name{Namespace: "default", Name: "ranged"}
+	p := plan.Plan(plan.Facts{NodeName: "here"}, plan.Service{
+		Name: name, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.5.5")},
+		LoadBalancerIPs: []netip.Addr{netip.MustParseAddr("192.0.2.77")}, SourceRanges: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
+		Ports: []plan.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}},
+	}, []plan.Slice{{
+		Service: name, Ports: []plan.SlicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 8080}},
+		Endpoints: []plan.SliceEndpoint{{Addr: netip.MustParseAddr("10.244.0.9"), Ready: true, Serving: true, NodeName: "here"}},
+	}})
+	return name, &p
+}
+
+// Table mangle, which every packet that leaves would pass, has a jump while a Service has source ranges.
+func TestGuardIsThereWhileNeeded(t *testing.T) {
+	k := newFake(plan.IPv4, story.NodeAddrs...)
+	c := testConfig(plan.IPv4)
+	b := New(c, k)
+	there := func(when string, want bool) {
+		t.Helper()
+		if got := slices.Contains(k.tables["mangle"]["OUTPUT"], c.guard().Rule); got != want {
+			t.Errorf("%s: the guard is there: %v", when, got)
+		}
+		if ok, err := b.Intact(t.Context()); err != nil || !ok {
+			t.Errorf("%s: intact %v, %v", when, ok, err)
+		}
+	}
+	apply := func(full bool, changes map[plan.Name]*plan.Planned) {
+		t.Helper()
+		if err := b.Apply(t.Context(), changes, full); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plain, p := synthetic(1, 2, 0)
+	name, r := ranged()
+	apply(true, map[plan.Name]*plan.Planned{plain: p})
+	there("none has ranges", false)
+	apply(false, map[plan.Name]*plan.Planned{name: r})
+	there("one has ranges", true)
+	apply(false, map[plan.Name]*plan.Planned{plain: nil})
+	there("another went", true)
+	b = New(c, k)
+	apply(true, map[plan.Name]*plan.Planned{name: r})
+	there("after a restart", true)
+	if n := len(k.tables["mangle"]["OUTPUT"]); n != 1 {
+		t.Errorf("%d jumps after a restart", n)
+	}
+	clear(k.tables["mangle"])
+	if ok, err := b.Intact(t.Context()); err != nil || ok {
+		t.Errorf("mangle flushed: intact %v, %v", ok, err)
+	}
+	apply(true, map[plan.Name]*plan.Planned{name: r})
+	there("flushed", true)
+	apply(false, map[plan.Name]*plan.Planned{name: nil})
+	if _, err := b.Tend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	there("the last with ranges went", false)
+	apply(false, map[plan.Name]*plan.Planned{name: r})
+	b = New(c, k)
+	apply(true, map[plan.Name]*plan.Planned{plain: p})
+	there("it went while nobody looked", false)
 }

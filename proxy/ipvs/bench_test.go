@@ -3,7 +3,6 @@ package ipvs
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -172,13 +171,8 @@ func small(t *testing.T, n int) {
 	}
 }
 
-// connectRounds is how often connections are measured in each way, connectsARound at a time; stepRounds how often one
-// endpoint is replaced.
-const (
-	connectRounds  = 40
-	connectsARound = 50
-	stepRounds     = 200
-)
+// stepRounds is how often one endpoint is replaced.
+const stepRounds = 200
 
 // scale measures, beside bare netlink calls in the same run and in turns with them: everything from empty, one endpoint
 // replaced, and connections through one Service of many beside those through one virtual service and no rules.
@@ -220,9 +214,13 @@ func scale(t *testing.T, n int) {
 	for v := range stepRounds {
 		i := n/2 + v%(n/2)
 		name, p := synthetic(i, 2, v/(n/2)+1)
-		timed(&ourStep, func() { apply(map[plan.Name]*plan.Planned{name: p}, false) })
 		step := bareReplacement(i-n/2, v/(n/2))
-		timed(&bareStep, func() { step.make(t, k) })
+		turns := []func(){
+			func() { timed(&ourStep, func() { apply(map[plan.Name]*plan.Planned{name: p}, false) }) },
+			func() { timed(&bareStep, func() { step.make(t, k) }) },
+		}
+		turns[v%2]()
+		turns[(v+1)%2]()
 		step.tidy(t, k)
 	}
 	t.Logf("%d Services: from empty %v, bare netlink %v, ratio %.2f (%s); read again %v", n, median(ourFull), median(bareFull),
@@ -235,78 +233,6 @@ func scale(t *testing.T, n int) {
 		}
 	}
 	connects(t, b, n)
-}
-
-// connects measures connections through one more Service of the backend's, and in turns those through one bare virtual
-// service of a node that has nothing else but connection tracking.
-func connects(t *testing.T, b *Backend, n int) {
-	type stage struct {
-		node, client, pod testns.Host
-		ip                string // of the node
-	}
-	stages := []stage{{ip: "ip"}, {node: testns.NewHost(t, "bare"), ip: "ip -n bare"}}
-	for i := range stages {
-		s := &stages[i]
-		s.client, s.pod = testns.NewHost(t, fmt.Sprint("client", i)), testns.NewHost(t, fmt.Sprint("pod", i))
-		for j, h := range []testns.Host{s.client, s.pod} {
-			testns.Sh(t, `ip link add v%[1]s type veth peer name eth0 netns %[1]s
-				test -z "%[2]s" || ip link set v%[1]s netns "%[2]s"
-				%[3]s addr add 10.244.3.1/32 dev v%[1]s; %[3]s link set v%[1]s up
-				ip -n %[1]s addr add 10.244.3.%[4]d/32 dev eth0; ip -n %[1]s link set eth0 up; ip -n %[1]s route add default via 10.244.3.1 dev eth0 onlink
-				%[3]s route add 10.244.3.%[4]d/32 dev v%[1]s`, h.Name, s.node.Name, s.ip, 10+j)
-		}
-		s.pod.Serve(t, "pod", ":8080")
-		if err := s.node.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { testns.Sh(t, "ip link del vclient0; ip link del vpod0; true") })
-	const vip = "10.95.0.1"
-	set := func(path, value string) error { return os.WriteFile("/proc/sys/"+path, []byte(value), 0) }
-	if err := Prepare(false, set); err != nil {
-		t.Fatal(err)
-	}
-	testns.Sh(t, `ip netns exec bare sh -c 'echo 1 > /proc/sys/net/ipv4/vs/conntrack; ip addr add %s/32 dev lo; ipvsadm -A -t %[1]s:80 -s rr; ipvsadm -a -t %[1]s:80 -r 10.244.3.11:8080 -m
-		nft add table ip tracks; nft "add chain ip tracks in { type nat hook prerouting priority -100; }"; nft "add chain ip tracks out { type nat hook postrouting priority 100; }"'`, vip)
-	svc := plan.Service{
-		Name: plan.Name{Namespace: "default", Name: "measured"}, ClusterIPs: []netip.Addr{netip.MustParseAddr(vip)},
-		Ports: []plan.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80}},
-	}
-	p := plan.Plan(plan.Facts{NodeName: "here"}, svc, []plan.Slice{{
-		Service: svc.Name, Ports: []plan.SlicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 8080}},
-		Endpoints: []plan.SliceEndpoint{{Addr: netip.MustParseAddr("10.244.3.11"), Ready: true, Serving: true, NodeName: "here"}},
-	}})
-	if err := b.Apply(t.Context(), map[plan.Name]*plan.Planned{svc.Name: &p}, false); err != nil {
-		t.Fatal(err)
-	}
-	measure := func(s stage, took *[]time.Duration) {
-		err := s.client.Do(func() error {
-			for range connectsARound {
-				began := time.Now()
-				c, err := net.DialTimeout("tcp", vip+":80", 10*time.Second)
-				if err != nil {
-					return err
-				}
-				*took = append(*took, time.Since(began))
-				_, err = c.Read(make([]byte, 1)) // the greeting: the server took it
-				c.Close()
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatalf("connect through %s: %v", s.node, err)
-		}
-	}
-	var through, bare []time.Duration
-	for range connectRounds {
-		measure(stages[0], &through)
-		measure(stages[1], &bare)
-	}
-	t.Logf("%d Services: connect p25 %v p50 %v, through one bare virtual service p25 %v p50 %v, ratio %.2f", n,
-		quantile(through, 1), median(through), quantile(bare, 1), median(bare), ratio(through, bare))
 }
 
 // replacement is one endpoint of a Service replaced with bare calls.

@@ -38,6 +38,7 @@ func RetireRules(ctx context.Context, c Config, xt *xtables.Handle) error {
 }
 
 func cleanupRules(ctx context.Context, c Config, xt *xtables.Handle, tables []string) error {
+	c.Label = 0 // all that there may be
 	ours := map[string]bool{}
 	for _, table := range tables {
 		for _, ch := range c.fixed(table) {
@@ -57,7 +58,7 @@ func cleanupRules(ctx context.Context, c Config, xt *xtables.Handle, tables []st
 		if !xtables.ParseSave(saved).Has(c.chain("")) {
 			continue
 		}
-		for _, j := range c.jumps() {
+		for _, j := range append(c.jumps(), c.guard()) {
 			if j.Table == table {
 				errs = append(errs, xt.DeleteJump(j))
 			}

@@ -202,6 +202,13 @@ func (k *fakeKernel) Restore(_ context.Context, input []byte) error {
 			table[chain] = append(table[chain], rule)
 		case verb == "-I":
 			table[chain] = append([]string{strings.TrimPrefix(rule, "1 ")}, table[chain]...)
+		case verb == "-F":
+			table[chain] = nil
+		case verb == "-X":
+			if _, ok := table[chain]; !ok || len(table[chain]) > 0 {
+				return fmt.Errorf("no empty chain %s to delete", chain)
+			}
+			delete(table, chain)
 		case verb == "-D":
 			i := slices.Index(table[chain], rule)
 			if i < 0 {
@@ -263,6 +270,9 @@ func (k *fakeKernel) String() string {
 	}
 	for table, chains := range k.tables {
 		for chain, rules := range chains {
+			if len(rules) == 0 && !strings.Contains(chain, "-") {
+				continue // a built-in one, which is always there
+			}
 			rules = slices.Clone(rules)
 			if strings.HasSuffix(chain, "DETOURS") || strings.HasSuffix(chain, "HEALTH-PORTS") {
 				slices.Sort(rules)

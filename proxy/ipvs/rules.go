@@ -16,21 +16,38 @@ var tables = []string{"mangle", "nat", "filter"}
 
 // jumps into our chains. They go before everybody else's rules.
 func (c Config) jumps() []xtables.Jump {
-	jump := func(table, from, to string) xtables.Jump {
-		return xtables.Jump{Table: table, Chain: from, Rule: "-j " + c.chain(to), First: true}
+	out := []xtables.Jump{
+		c.jump("nat", "PREROUTING", "SERVICES"),
+		c.jump("nat", "OUTPUT", "SERVICES"),
+		c.jump("nat", "POSTROUTING", "POSTROUTING"),
+		c.jump("filter", "INPUT", "INPUT"),
 	}
-	// IPVS takes local clients' packets between nat's and filter's OUTPUT, and others' after filter's INPUT. What it has sent
-	// on passes OUTPUT too, and leaves by another device.
-	refuse := jump("mangle", "OUTPUT", "FIREWALL")
-	refuse.Rule = "-o lo " + refuse.Rule
-	return []xtables.Jump{
-		refuse,
-		jump("nat", "PREROUTING", "SERVICES"),
-		jump("nat", "OUTPUT", "SERVICES"),
-		jump("nat", "POSTROUTING", "POSTROUTING"),
-		jump("filter", "INPUT", "INPUT"),
-		jump("filter", "FORWARD", "FORWARD"),
+	if c.Label == 0 {
+		out = append(out, c.jump("filter", "FORWARD", "FORWARD"))
 	}
+	return out
+}
+
+func (c Config) jump(table, from, to string) xtables.Jump {
+	return xtables.Jump{Table: table, Chain: from, Rule: "-j " + c.chain(to), First: true}
+}
+
+// guard is the jump that keeps local clients out of frontends with source ranges. It is there while any frontend has some:
+// every packet that leaves the node would pass its hook. IPVS takes local clients' packets between nat's and filter's OUTPUT,
+// and others' after filter's INPUT. What it has sent on passes OUTPUT too, and leaves by another device.
+func (c Config) guard() xtables.Jump {
+	j := c.jump("mangle", "OUTPUT", "FIREWALL")
+	j.Rule = "-o lo " + j.Rule
+	return j
+}
+
+// guardInput is the restore input that puts the guard in its place, or takes it away.
+func (c Config) guardInput(there bool) []byte {
+	j, verb := c.guard(), "-D %s %s"
+	if there {
+		verb = "-I %s 1 %s"
+	}
+	return fmt.Appendf(nil, "*%s\n"+verb+"\nCOMMIT\n", j.Table, j.Chain, j.Rule)
 }
 
 type chainRules struct {
@@ -115,7 +132,7 @@ func (c Config) fixed(table string) []chainRules {
 		if c.Label != 0 {
 			labelled = []string{fmt.Sprintf(`-m connlabel --label "%d" -j ACCEPT`, c.Label)} // a bit, where sets are looked up
 		}
-		return []chainRules{
+		out := []chainRules{
 			{c.chain("INPUT"), append(labelled,
 				isNew+refused+" -j DROP",
 				isNew+in(setDrop, "dst,dst")+" -j DROP",
@@ -125,11 +142,13 @@ func (c Config) fixed(table string) []chainRules {
 				in(setAddresses, "dst")+" -j REJECT --reject-with "+reject,
 			)},
 			{c.chain("HEALTH-PORTS"), nil},
-			{c.chain("FORWARD"), []string{
-				"-m mark --mark " + mark + " -j ACCEPT",
-				"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-			}},
 		}
+		// What servers answer is forwarded. Where that would be dropped, package foreign accepts it by the label; a hook of
+		// our own, which every forwarded packet passes, is for kernels without labels.
+		if c.Label == 0 {
+			out = append(out, chainRules{c.chain("FORWARD"), []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-m mark --mark " + mark + " -j ACCEPT"}})
+		}
+		return out
 	}
 }
 
@@ -153,8 +172,9 @@ func (c Config) inside() []string {
 	return out
 }
 
-// rulesInput is the restore input that makes every chain what it is to be, with the lines of all Services, and puts the jumps
-// in their places, where saved, each table in iptables-save's words, differs; nil where it does not. Rules are in those words
+// rulesInput is the restore input that makes every chain what it is to be, with the lines of all Services, and puts the
+// jumps, the guard not among them, in their places, where saved, each table in iptables-save's words, differs; nil where it
+// does not. Rules are in those words
 // too; where another version's differ, a chain is written once more than it must.
 func (c Config) rulesInput(lines []line, saved map[string][]byte) []byte {
 	var out bytes.Buffer
@@ -183,11 +203,21 @@ func (c Config) rulesInput(lines []line, saved map[string][]byte) []byte {
 		for _, line := range xtables.MissingJumps(c.jumps(), table, found) {
 			rules.WriteString(line + "\n")
 		}
+		rules.WriteString(c.withoutForward(table, found))
 		if names.Len()+rules.Len() > 0 {
 			out.WriteString("*" + table + "\n" + names.String() + rules.String() + "COMMIT\n")
 		}
 	}
 	return out.Bytes()
+}
+
+// withoutForward removes the hook for kernels without labels where it is there and need not be.
+func (c Config) withoutForward(table string, found xtables.Saved) string {
+	j, name := c.jump("filter", "FORWARD", "FORWARD"), c.chain("FORWARD")
+	if table != j.Table || c.Label == 0 || !slices.Contains(found.Chains, name) {
+		return ""
+	}
+	return strings.Repeat("-D "+j.Chain+" "+j.Rule+"\n", found.Rules[j.Chain][j.Rule]) + "-F " + name + "\n-X " + name + "\n"
 }
 
 // same reports that a chain has its rules, and after them those lines in any order.

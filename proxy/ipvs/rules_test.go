@@ -74,12 +74,40 @@ func TestRulesAreWrittenOnce(t *testing.T) {
 						t.Errorf("%s: written again:\n%s", what, again)
 					}
 				}
-				if err := xt.Restore(t.Context(), []byte("*filter\n-F "+c.chain("FORWARD")+"\nCOMMIT\n")); err != nil {
+				for range 2 {
+					guard := c.guard()
+					if err := xt.Restore(t.Context(), c.guardInput(true)); err != nil {
+						t.Fatal(err)
+					}
+					if n := xtables.ParseSave(save()[guard.Table]).Rules[guard.Chain][guard.Rule]; n != 1 {
+						t.Errorf("the guard is seen %d times", n)
+					}
+					if err := xt.Restore(t.Context(), c.guardInput(false)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := xt.Restore(t.Context(), []byte("*filter\n-F "+c.chain("INPUT")+"\nCOMMIT\n")); err != nil {
 					t.Fatal(err)
 				}
 				mend := c.rulesInput(lines, save())
-				if n := bytes.Count(mend, []byte("\n:")); n != 1 || !bytes.Contains(mend, []byte("\n:"+c.chain("FORWARD"))) {
+				if n := bytes.Count(mend, []byte("\n:")); n != 1 || !bytes.Contains(mend, []byte("\n:"+c.chain("INPUT"))) {
 					t.Errorf("over one flushed chain is written\n%s", mend)
+				}
+				forward := func(label int) bool { // whether forwarded packets pass a hook of ours, with that label or none
+					c.Label = label
+					if err := xt.Restore(t.Context(), c.rulesInput(lines, save())); err != nil {
+						t.Fatalf("label %d: %v", label, err)
+					}
+					if again := c.rulesInput(lines, save()); len(again) > 0 {
+						t.Errorf("label %d: written again:\n%s", label, again)
+					}
+					return bytes.Contains(save()["filter"], []byte("FORWARD -j "+c.chain("FORWARD")))
+				}
+				if with, without := forward(firstLabel), forward(0); with || !without {
+					t.Errorf("forwarded packets pass our chain with labels: %v, without: %v", with, without)
+				}
+				if forward(firstLabel) {
+					t.Error("forwarded packets still pass our chain once there are labels")
 				}
 			})
 		}

@@ -31,6 +31,9 @@ func (k *known) draining() bool {
 	return slices.ContainsFunc(k.reals, func(r real) bool { return r.draining })
 }
 
+// hasRanges reports that clients outside some source ranges are kept out.
+func (k *known) hasRanges() bool { return k != nil && k.sets.has(setFirewall) }
+
 // realChange is one change of a virtual service's real servers.
 type realChange struct {
 	at   netip.AddrPort

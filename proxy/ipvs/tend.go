@@ -65,7 +65,11 @@ func (b *Backend) Intact(context.Context) (bool, error) {
 	if err != nil || !slices.Equal(addrs, b.hostKey) {
 		return false, err
 	}
-	for _, j := range b.cfg.jumps() {
+	jumps := b.cfg.jumps()
+	if b.guarded {
+		jumps = append(jumps, b.cfg.guard())
+	}
+	for _, j := range jumps {
 		if j.Table != "mangle" && j.Chain != "PREROUTING" && j.Chain != "INPUT" {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
 )
 
@@ -114,8 +115,13 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 		}
 	}
 	rules := linesInput(w.linesAdd, w.linesDel)
-	if w.full {
+	if guard := b.cfg.guard(); w.full {
 		rules = b.cfg.rulesInput(w.linesAdd, w.saved)
+		b.guarded = xtables.ParseSave(w.saved[guard.Table]).Rules[guard.Chain][guard.Rule] > 0
+	}
+	if b.ranged > 0 && !b.guarded {
+		rules = append(rules, b.cfg.guardInput(true)...)
+		b.guarded = true
 	}
 	if len(rules) > 0 {
 		if err := b.k.Restore(ctx, rules); err != nil {
@@ -147,6 +153,10 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 			return err
 		}
 	}
+	if b.ranged == 0 && b.guarded {
+		b.guarded = false
+		return b.k.Restore(ctx, b.cfg.guardInput(false))
+	}
 	return nil
 }
 
@@ -160,6 +170,12 @@ func (b *Backend) know(at frontend, k *known) {
 	case drained && !drains:
 		delete(b.draining, at)
 		count(b.awaited, nil, at.addr, -1)
+	}
+	if b.known[at].hasRanges() {
+		b.ranged--
+	}
+	if k.hasRanges() {
+		b.ranged++
 	}
 	if delete(b.known, at); k != nil {
 		b.known[at] = k
@@ -207,5 +223,5 @@ func (b *Backend) reject(at frontend, err error) {
 	if o := b.want.owners[at]; len(o) > 0 {
 		b.rejected[o[0].name] = fmt.Errorf("create virtual service %s: %w: this kernel's IPVS lacks %s", at, err, strings.ToUpper(protocolName(at.proto)))
 	}
-	delete(b.known, at)
+	b.know(at, nil)
 }
