@@ -16,17 +16,14 @@ import (
 	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/internal/xtables"
 	"github.com/reevehq/reeve/proxy/plan"
+	"github.com/reevehq/reeve/proxy/plan/plantest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden rules")
 
 // The planner's stories as rules, golden.
 func TestStoriesAsRules(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range stories {
+	for _, s := range plantest.Stories(t) {
 		t.Run(s.Name, func(t *testing.T) {
 			var got strings.Builder
 			for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
@@ -37,14 +34,14 @@ func TestStoriesAsRules(t *testing.T) {
 				}
 				k.inputs = nil
 				// The difference that the story makes over an empty cluster.
-				if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
+				if err := b.Apply(t.Context(), plantest.Planned(s, 0), false); err != nil {
 					t.Fatal(err)
 				}
 				if len(k.inputs) == 0 {
 					continue
 				}
 				full := newFakeKernel()
-				if err := New(storyConfig(s, family), full).Apply(t.Context(), planOf(s, 0), true); err != nil {
+				if err := New(storyConfig(s, family), full).Apply(t.Context(), plantest.Planned(s, 0), true); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(full.dump(true), k.dump(true)); diff != "" {
@@ -68,38 +65,10 @@ func TestStoriesAsRules(t *testing.T) {
 
 var storyFacts = plan.Facts{NodeName: "here", Zone: "a"}
 
-// factsOf are what a story's node knows of itself and was told.
-func factsOf(s *story.Story) plan.Facts {
-	return plan.Facts{
-		NodeName: "here", Zone: "a", ClusterCIDRs: s.Node.CIDRs(), NodePortAddresses: s.Node.NodePortAddresses,
-		LocalhostNodePorts: s.Node.LocalhostNodePorts, MasqueradeAll: s.Node.MasqueradeAll,
-		LocalInterface: s.Node.LocalInterface, LocalInterfaceIsPrefix: s.Node.LocalInterfaceIsPrefix,
-	}
-}
-
 func storyConfig(s *story.Story, family plan.Family) Config {
 	c := testConfig(family)
-	c.Facts = factsOf(s)
+	c.Facts = plantest.Facts(s)
 	return c
-}
-
-func planOf(s *story.Story, step int) map[plan.Name]*plan.Planned {
-	out := map[plan.Name]*plan.Planned{}
-	for _, o := range s.Steps[step].Services {
-		svc, ours := plan.FromService(o)
-		if !ours {
-			continue
-		}
-		var own []plan.Slice
-		for _, o := range s.Steps[step].Slices {
-			if sl, ours := plan.FromSlice(o); ours && sl.Service == svc.Name {
-				own = append(own, sl)
-			}
-		}
-		p := plan.Plan(factsOf(s), svc, own)
-		out[svc.Name] = &p
-	}
-	return out
 }
 
 // rulesOnly prints the chains that hold something of a Service.
@@ -299,10 +268,7 @@ func TestOneChangeIsSmallAmongMany(t *testing.T) {
 
 // Every rule that the stories make is one that the real commands take, in both flavours and families.
 func TestRealIPTablesTakeTheStories(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stories := plantest.Stories(t)
 	for _, flavor := range []xtables.Flavor{xtables.NFT, xtables.Legacy} {
 		for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 			t.Run(fmt.Sprintf("%s/%d", flavor, family), func(t *testing.T) {
@@ -312,7 +278,7 @@ func TestRealIPTablesTakeTheStories(t *testing.T) {
 				}
 				all := map[plan.Name]*plan.Planned{}
 				for _, s := range stories {
-					step := planOf(s, 0)
+					step := plantest.Planned(s, 0)
 					if err := b.Apply(t.Context(), step, false); err != nil {
 						t.Errorf("%s: %v", s.Name, err)
 					}

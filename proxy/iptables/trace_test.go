@@ -1,8 +1,6 @@
 package iptables
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,6 +8,7 @@ import (
 
 	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/proxy/plan"
+	"github.com/reevehq/reeve/proxy/plan/plantest"
 )
 
 // packet is the first one of a connection on its way through the rules.
@@ -233,55 +232,10 @@ func (k *fakeKernel) trace(t *testing.T, s story.Packet) story.Outcome {
 	return o
 }
 
-// Every packet of every story goes through the rules where it should, in every step, whether those came at once or as
-// differences.
+// Every packet of every story goes through the rules where it should.
 func TestPacketsOfTheStories(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range stories {
-		t.Run(s.Name, func(t *testing.T) {
-			steps := map[plan.Family]*fakeKernel{}
-			backends := map[plan.Family]*Backend{}
-			before, claims := map[plan.Name]*plan.Planned{}, plan.NewClaims()
-			for i, step := range s.Steps {
-				all := planOf(s, i)
-				changes := maps.Clone(all)
-				for name := range before {
-					if _, still := all[name]; !still {
-						changes[name] = nil
-					}
-				}
-				before = all
-				changes, planned := claims.Change(changes), plan.NewClaims().Change(all)
-				for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
-					if backends[family] == nil {
-						steps[family] = newFakeKernel()
-						backends[family] = New(storyConfig(s, family), steps[family])
-						if err := backends[family].Apply(t.Context(), nil, true); err != nil {
-							t.Fatal(err)
-						}
-					}
-					if err := backends[family].Apply(t.Context(), changes, false); err != nil {
-						t.Fatal(err)
-					}
-					full := newFakeKernel()
-					if err := New(storyConfig(s, family), full).Apply(t.Context(), planned, true); err != nil {
-						t.Fatal(err)
-					}
-					for _, p := range step.Packets {
-						if plan.FamilyOf(p.To.Addr()) != family {
-							continue
-						}
-						for how, k := range map[string]*fakeKernel{"step by step": steps[family], "at once": full} {
-							if got := k.trace(t, p); fmt.Sprint(got) != fmt.Sprint(p.Want) {
-								t.Errorf("step %d, %s: %s\n got %s", i+1, how, p, got)
-							}
-						}
-					}
-				}
-			}
-		})
-	}
+	plantest.FollowPackets(t, func(s *story.Story, family plan.Family) plantest.Node {
+		k := newFakeKernel()
+		return plantest.Node{Apply: New(storyConfig(s, family), k).Apply, Trace: k.trace}
+	})
 }

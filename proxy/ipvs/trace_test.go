@@ -9,6 +9,7 @@ import (
 
 	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/proxy/plan"
+	"github.com/reevehq/reeve/proxy/plan/plantest"
 )
 
 // packet is the first one of a connection on its way through the kernel.
@@ -238,39 +239,10 @@ func (tr tracer) trace(sent story.Packet) story.Outcome {
 	return out
 }
 
-// facts are those of a story's node.
-func facts(n story.Node) plan.Facts {
-	return plan.Facts{
-		NodeName: "here", Zone: "a", ClusterCIDRs: n.CIDRs(), NodePortAddresses: n.NodePortAddresses, LocalhostNodePorts: n.LocalhostNodePorts,
-		MasqueradeAll: n.MasqueradeAll, LocalInterface: n.LocalInterface, LocalInterfaceIsPrefix: n.LocalInterfaceIsPrefix,
-	}
-}
-
-func planOf(f plan.Facts, step story.Step) map[plan.Name]*plan.Planned {
-	var all []plan.Slice
-	for _, o := range step.Slices {
-		if sl, ours := plan.FromSlice(o); ours {
-			all = append(all, sl)
-		}
-	}
-	out := map[plan.Name]*plan.Planned{}
-	for _, o := range step.Services {
-		if svc, ours := plan.FromService(o); ours {
-			p := plan.Plan(f, svc, slices.DeleteFunc(slices.Clone(all), func(sl plan.Slice) bool { return sl.Service != svc.Name }))
-			out[svc.Name] = &p
-		}
-	}
-	return out
-}
-
 // Every packet of every story, through the sets, rules and virtual services that it makes; with the changes from step to
 // step written one by one, all at once, and over what is there already.
 func TestTracesOfTheStories(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, st := range stories {
+	for _, st := range plantest.Stories(t) {
 		if st.Node.LocalhostNodePorts {
 			continue // refused in this mode
 		}
@@ -278,7 +250,7 @@ func TestTracesOfTheStories(t *testing.T) {
 			for i, family := range []plan.Family{plan.IPv4, plan.IPv6, plan.IPv4} {
 				k := newFake(family, story.NodeAddrs...)
 				c := testConfig(family)
-				c.Facts = facts(st.Node)
+				c.Facts = plantest.Facts(st)
 				if i == 2 {
 					c.Label = 0 // a kernel without labels
 				}
@@ -286,8 +258,8 @@ func TestTracesOfTheStories(t *testing.T) {
 				if err := b.Apply(t.Context(), nil, true); err != nil {
 					t.Fatal(err)
 				}
-				for i, step := range st.Steps {
-					all := planOf(c.Facts, step)
+				for n, step := range st.Steps {
+					all := plantest.Planned(st, n)
 					changes := map[plan.Name]*plan.Planned{}
 					for name := range b.want.services {
 						changes[name] = nil
@@ -311,7 +283,7 @@ func TestTracesOfTheStories(t *testing.T) {
 								continue // where others leave a packet to the node, this mode has closed the port
 							}
 							if got.String() != p.Want.String() {
-								t.Errorf("step %d, %s: %s: got %s", i+1, how, p, got)
+								t.Errorf("step %d, %s: %s: got %s", n+1, how, p, got)
 							}
 						}
 					}
@@ -322,14 +294,14 @@ func TestTracesOfTheStories(t *testing.T) {
 					}
 					check("at once", fresh)
 					if a, b := k.String(), fresh.String(); a != b {
-						t.Errorf("step %d: step by step\n%s\nat once\n%s", i+1, a, b)
+						t.Errorf("step %d: step by step\n%s\nat once\n%s", n+1, a, b)
 					}
 					before, calls := fresh.String(), fresh.calls
 					if err := New(c, fresh).Apply(t.Context(), all, true); err != nil {
 						t.Fatal(err)
 					}
 					if fresh.String() != before || fresh.calls != calls {
-						t.Errorf("step %d: a restart wrote %d things and left\n%s", i+1, fresh.calls-calls, fresh)
+						t.Errorf("step %d: a restart wrote %d things and left\n%s", n+1, fresh.calls-calls, fresh)
 					}
 				}
 			}

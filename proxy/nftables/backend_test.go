@@ -12,9 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/internal/testns"
 	"github.com/reevehq/reeve/proxy/plan"
+	"github.com/reevehq/reeve/proxy/plan/plantest"
 	"sigs.k8s.io/knftables"
 )
 
@@ -22,11 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden elements")
 
 // The planner's stories as elements, golden.
 func TestStoriesAsElements(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range stories {
+	for _, s := range plantest.Stories(t) {
 		t.Run(s.Name, func(t *testing.T) {
 			var got strings.Builder
 			for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
@@ -36,11 +32,11 @@ func TestStoriesAsElements(t *testing.T) {
 					t.Fatal(err)
 				}
 				empty := canonical(k)
-				if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
+				if err := b.Apply(t.Context(), plantest.Planned(s, 0), false); err != nil {
 					t.Fatal(err)
 				}
 				full := newFake(family)
-				if err := New(storyConfig(s, family), full).Apply(t.Context(), planOf(s, 0), true); err != nil {
+				if err := New(storyConfig(s, family), full).Apply(t.Context(), plantest.Planned(s, 0), true); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(canonical(full), canonical(k)); diff != "" {
@@ -356,10 +352,7 @@ func TestForeignFlushIsSeen(t *testing.T) {
 
 // Every story goes into the real nft, in both families.
 func TestRealNFTTakesTheStories(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stories := plantest.Stories(t)
 	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 		b, _ := open(t, family)
 		b.cfg.Facts.LocalhostNodePorts = true
@@ -367,7 +360,7 @@ func TestRealNFTTakesTheStories(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range stories {
-			if err := b.Apply(t.Context(), planOf(s, 0), false); err != nil {
+			if err := b.Apply(t.Context(), plantest.Planned(s, 0), false); err != nil {
 				t.Errorf("%s: %v", s.Name, err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/internal/testns"
 	"github.com/reevehq/reeve/proxy/plan"
+	"github.com/reevehq/reeve/proxy/plan/plantest"
 )
 
 func TestMain(m *testing.M) { testns.Main(m) }
@@ -111,38 +112,10 @@ func open(t testing.TB, family plan.Family) (*Backend, *Table) {
 	return New(testConfig(family), nft), nft
 }
 
-// factsOf are what a story's node knows of itself and was told.
-func factsOf(s *story.Story) plan.Facts {
-	return plan.Facts{
-		NodeName: "here", Zone: "a", ClusterCIDRs: s.Node.CIDRs(), NodePortAddresses: s.Node.NodePortAddresses,
-		LocalhostNodePorts: s.Node.LocalhostNodePorts, MasqueradeAll: s.Node.MasqueradeAll,
-		LocalInterface: s.Node.LocalInterface, LocalInterfaceIsPrefix: s.Node.LocalInterfaceIsPrefix,
-	}
-}
-
 func storyConfig(s *story.Story, family plan.Family) Config {
 	c := testConfig(family)
-	c.Facts = factsOf(s)
+	c.Facts = plantest.Facts(s)
 	return c
-}
-
-func planOf(s *story.Story, step int) map[plan.Name]*plan.Planned {
-	out := map[plan.Name]*plan.Planned{}
-	for _, o := range s.Steps[step].Services {
-		svc, ours := plan.FromService(o)
-		if !ours {
-			continue
-		}
-		var own []plan.Slice
-		for _, o := range s.Steps[step].Slices {
-			if sl, ours := plan.FromSlice(o); ours && sl.Service == svc.Name {
-				own = append(own, sl)
-			}
-		}
-		p := plan.Plan(factsOf(s), svc, own)
-		out[svc.Name] = &p
-	}
-	return out
 }
 
 // synthetic is Service number i with endpoints, the last of which changes with version.

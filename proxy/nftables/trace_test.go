@@ -1,8 +1,6 @@
 package nftables
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/reevehq/reeve/internal/story"
 	"github.com/reevehq/reeve/proxy/plan"
+	"github.com/reevehq/reeve/proxy/plan/plantest"
 )
 
 // packet is the first one of a connection on its way through the table.
@@ -362,55 +361,13 @@ func (tr tracer) trace(s story.Packet) story.Outcome {
 	return o
 }
 
-// Every packet of every story goes through the table where it should, in every step, whether that came at once or as
-// differences.
+// Every packet of every story goes through the table where it should.
 func TestPacketsOfTheStories(t *testing.T) {
-	stories, err := story.Load("../plan/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range stories {
-		t.Run(s.Name, func(t *testing.T) {
-			steps := map[plan.Family]fakeTable{}
-			backends := map[plan.Family]*Backend{}
-			before, claims := map[plan.Name]*plan.Planned{}, plan.NewClaims()
-			for i, step := range s.Steps {
-				all := planOf(s, i)
-				changes := maps.Clone(all)
-				for name := range before {
-					if _, still := all[name]; !still {
-						changes[name] = nil
-					}
-				}
-				before = all
-				changes, planned := claims.Change(changes), plan.NewClaims().Change(all)
-				for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
-					if backends[family] == nil {
-						steps[family] = newFake(family)
-						backends[family] = New(storyConfig(s, family), steps[family])
-						if err := backends[family].Apply(t.Context(), nil, true); err != nil {
-							t.Fatal(err)
-						}
-					}
-					if err := backends[family].Apply(t.Context(), changes, false); err != nil {
-						t.Fatal(err)
-					}
-					full := newFake(family)
-					if err := New(storyConfig(s, family), full).Apply(t.Context(), planned, true); err != nil {
-						t.Fatal(err)
-					}
-					for _, p := range step.Packets {
-						if plan.FamilyOf(p.To.Addr()) != family {
-							continue
-						}
-						for how, k := range map[string]fakeTable{"step by step": steps[family], "at once": full} {
-							if got := (tracer{t, k.Table}).trace(p); fmt.Sprint(got) != fmt.Sprint(p.Want) {
-								t.Errorf("step %d, %s: %s\n got %s", i+1, how, p, got)
-							}
-						}
-					}
-				}
-			}
-		})
-	}
+	plantest.FollowPackets(t, func(s *story.Story, family plan.Family) plantest.Node {
+		k := newFake(family)
+		return plantest.Node{
+			Apply: New(storyConfig(s, family), k).Apply,
+			Trace: func(t *testing.T, p story.Packet) story.Outcome { return (tracer{t, k.Table}).trace(p) },
+		}
+	})
 }

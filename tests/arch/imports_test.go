@@ -27,6 +27,7 @@ var rules = []rule{
 	{room: "probes", may: []string{"internal"}, never: heavy},
 	{room: "proxy", may: []string{"internal"}, never: heavy},
 	{room: "proxy/plan", may: nil, never: append([]string{"os", "net/http", "os/exec", "k8s.io/client-go", "github.com/vishvananda", "github.com/coreos"}, heavy...)},
+	{room: "proxy/plan/plantest", may: []string{"proxy/plan", "internal"}, never: heavy},
 	{room: "proxy/iptables", may: []string{"proxy/plan", "internal"}, never: heavy},
 	{room: "proxy/nftables", may: []string{"proxy/plan", "internal"}, never: heavy},
 	{room: "proxy/ipvs", may: []string{"proxy/plan", "internal"}, never: heavy},
