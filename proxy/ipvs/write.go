@@ -45,88 +45,25 @@ func (w *writes) compare(s setID, have []entry, size int, wanted func(func(entry
 	}
 }
 
+// task is what becomes of one frontend.
+type task struct {
+	at   frontend
+	step step
+	next *known
+}
+
 // write does it in an order in which no packet meets half of a new frontend: what judges packets, then what answers
 // them, then the address; and backwards for what goes.
 func (b *Backend) write(ctx context.Context, w *writes) error {
-	type task struct {
-		at   frontend
-		step step
-		next *known
-	}
-	tasks := make([]task, 0, len(w.fronts))
-	for _, at := range w.fronts {
-		s, next := b.cfg.step(at, b.want.front(at), b.known[at])
-		b.know(at, next)
-		if s.empty() {
-			continue
-		}
-		tasks = append(tasks, task{at, s, next})
-		for id := setID(0); id < frontendSets; id++ {
-			if s.setsAdd.has(id) {
-				w.add[id] = append(w.add[id], entry{frontend: at})
-			}
-			if s.setsDel.has(id) {
-				w.del[id] = append(w.del[id], entry{frontend: at})
-			}
-		}
-		for _, p := range s.allowAdd {
-			w.add[setAllow] = append(w.add[setAllow], entry{at, p})
-		}
-		for _, p := range s.allowDel {
-			w.del[setAllow] = append(w.del[setAllow], entry{at, p})
-		}
-		if s.detourAdd.IsValid() {
-			w.linesAdd = append(w.linesAdd, b.cfg.detourLine(at, s.detourAdd))
-		}
-		if s.detourDel.IsValid() {
-			w.linesDel = append(w.linesDel, b.cfg.detourLine(at, s.detourDel))
-		}
-	}
-	var place, displace []netip.Addr
-	for _, a := range w.addrs {
-		_, has := b.routes[a]
-		if want := b.needed(a); want && !has {
-			place = append(place, a)
-		} else if has && !want {
-			displace = append(displace, a)
-		}
-	}
-	slices.SortFunc(place, netip.Addr.Compare)
-	if w.full {
-		w.compare(setAddresses, w.haveAddrs, len(w.addrs), func(yield func(entry)) {
-			for _, a := range w.addrs {
-				if b.needed(a) {
-					yield(addressEntry(a))
-				}
-			}
-		})
-	} else {
-		for _, a := range place {
-			w.add[setAddresses] = append(w.add[setAddresses], addressEntry(a))
-		}
-		for _, a := range displace {
-			w.del[setAddresses] = append(w.del[setAddresses], addressEntry(a))
-		}
-	}
-
+	tasks := b.tasks(w)
+	place, displace := b.moves(w)
 	for s := setCount; s > 0; s-- { // who may pass before who is stopped
 		if err := b.k.AddEntries(b.cfg, s-1, w.add[s-1]); err != nil {
 			return err
 		}
 	}
-	rules := linesInput(w.linesAdd, w.linesDel)
-	if guard := b.cfg.guard(); w.full {
-		rules = b.cfg.rulesInput(w.linesAdd, w.saved)
-		b.guarded = xtables.ParseSave(w.saved[guard.Table]).Rules[guard.Chain][guard.Rule] > 0
-	}
-	if b.ranged > 0 && !b.guarded {
-		rules = append(rules, b.cfg.guardInput(true)...)
-		b.guarded = true
-	}
-	if len(rules) > 0 {
-		if err := b.k.Restore(ctx, rules); err != nil {
-			return err
-		}
+	if err := b.writeRules(ctx, w); err != nil {
+		return err
 	}
 	for _, t := range tasks {
 		if err := ctx.Err(); err != nil {
@@ -158,6 +95,87 @@ func (b *Backend) write(ctx context.Context, w *writes) error {
 		return b.k.Restore(ctx, b.cfg.guardInput(false))
 	}
 	return nil
+}
+
+// tasks are the steps of the frontends, noted as made, with what the sets and rules need for them in w.
+func (b *Backend) tasks(w *writes) []task {
+	tasks := make([]task, 0, len(w.fronts))
+	for _, at := range w.fronts {
+		s, next := b.cfg.step(at, b.want.front(at), b.known[at])
+		b.know(at, next)
+		if s.empty() {
+			continue
+		}
+		tasks = append(tasks, task{at, s, next})
+		for id := setID(0); id < frontendSets; id++ {
+			if s.setsAdd.has(id) {
+				w.add[id] = append(w.add[id], entry{frontend: at})
+			}
+			if s.setsDel.has(id) {
+				w.del[id] = append(w.del[id], entry{frontend: at})
+			}
+		}
+		for _, p := range s.allowAdd {
+			w.add[setAllow] = append(w.add[setAllow], entry{at, p})
+		}
+		for _, p := range s.allowDel {
+			w.del[setAllow] = append(w.del[setAllow], entry{at, p})
+		}
+		if s.detourAdd.IsValid() {
+			w.linesAdd = append(w.linesAdd, b.cfg.detourLine(at, s.detourAdd))
+		}
+		if s.detourDel.IsValid() {
+			w.linesDel = append(w.linesDel, b.cfg.detourLine(at, s.detourDel))
+		}
+	}
+	return tasks
+}
+
+// moves are the addresses that are to come and to go; their set is in w.
+func (b *Backend) moves(w *writes) (place, displace []netip.Addr) {
+	for _, a := range w.addrs {
+		_, has := b.routes[a]
+		if want := b.needed(a); want && !has {
+			place = append(place, a)
+		} else if has && !want {
+			displace = append(displace, a)
+		}
+	}
+	slices.SortFunc(place, netip.Addr.Compare)
+	if w.full {
+		w.compare(setAddresses, w.haveAddrs, len(w.addrs), func(yield func(entry)) {
+			for _, a := range w.addrs {
+				if b.needed(a) {
+					yield(addressEntry(a))
+				}
+			}
+		})
+	} else {
+		for _, a := range place {
+			w.add[setAddresses] = append(w.add[setAddresses], addressEntry(a))
+		}
+		for _, a := range displace {
+			w.del[setAddresses] = append(w.del[setAddresses], addressEntry(a))
+		}
+	}
+	return place, displace
+}
+
+// writeRules writes the rules, and the guard where that is to come.
+func (b *Backend) writeRules(ctx context.Context, w *writes) error {
+	rules := linesInput(w.linesAdd, w.linesDel)
+	if guard := b.cfg.guard(); w.full {
+		rules = b.cfg.rulesInput(w.linesAdd, w.saved)
+		b.guarded = xtables.ParseSave(w.saved[guard.Table]).Rules[guard.Chain][guard.Rule] > 0
+	}
+	if b.ranged > 0 && !b.guarded {
+		rules = append(rules, b.cfg.guardInput(true)...)
+		b.guarded = true
+	}
+	if len(rules) == 0 {
+		return nil
+	}
+	return b.k.Restore(ctx, rules)
 }
 
 // know notes what the kernel has of a frontend after a step.
