@@ -159,7 +159,7 @@ func TestRestartKeepsConnectionsAndRulesAndRemovesWhatIsGone(t *testing.T) {
 			once = []string{"vmap @service-ips", "vmap @service-nodeports", "masquerade", "ct state invalid drop"}
 		}
 		if flavor == onIPVS {
-			once = []string{"-A PREROUTING -j KUBE_IPVS-SERVICES", "-A POSTROUTING -j KUBE_IPVS-POSTROUTING", "-A FORWARD -j KUBE_IPVS-FORWARD", "-A -t 10.96.0.50:80 "}
+			once = []string{"-A PREROUTING -j KUBE_IPVS-SERVICES", "-A POSTROUTING -j KUBE_IPVS-POSTROUTING", "-A INPUT -j KUBE_IPVS-INPUT", "-A -t 10.96.0.50:80 "}
 		}
 		for _, jump := range once {
 			if strings.Count(after, jump) != 1 {
