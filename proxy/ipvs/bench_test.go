@@ -2,12 +2,14 @@ package ipvs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,39 +96,43 @@ func cleanup(t testing.TB, c Config, xt *xtables.Handle) {
 
 // bare makes in the kernel what a backend makes of plans, one object a call of the libraries: what the kernel itself
 // costs.
-func bare(t testing.TB, k *Kernel, all []*plan.Planned) {
-	t.Helper()
+func bare(k *Kernel, all []*plan.Planned) error {
 	c := testConfig(plan.IPv4)
-	must := func(err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
+	if err := errors.Join(k.EnsureDevice(), k.EnsureSets(c), k.Restore(context.Background(), c.rulesInput(nil, nil))); err != nil {
+		return err
 	}
-	must(k.EnsureDevice())
-	must(k.EnsureSets(c))
-	must(k.Restore(t.Context(), c.rulesInput(nil, nil)))
 	link, err := k.nl.LinkByName(Device)
-	must(err)
-	tcp, port := uint8(6), uint16(80)
-	for _, p := range all {
-		q := &p.Ports[0]
-		ip := q.ClusterIP.AsSlice()
-		for _, s := range []setID{setServices, setCluster} {
-			must(k.nl.IpsetAdd(c.set(s), &netlink.IPSetEntry{IP: ip, Port: &port, Protocol: &tcp}))
-		}
-		must(k.nl.IpsetAdd(c.set(setAddresses), &netlink.IPSetEntry{IP: ip}))
-		svc := &ipvs.Service{AddressFamily: 2, Address: ip, Port: 80, Protocol: 6, SchedName: "rr", Netmask: 0xffffffff}
-		must(k.vs.NewService(svc))
-		for _, e := range q.Cluster {
-			to := e.Port()
-			must(k.vs.NewDestination(svc, &ipvs.Destination{Address: e.Addr().AsSlice(), Port: to, AddressFamily: 2, Weight: 1}))
-			must(k.nl.IpsetAdd(c.set(setHairpin), &netlink.IPSetEntry{IP: e.Addr().AsSlice(), Port: &to, Protocol: &tcp, IP2: e.Addr().AsSlice()}))
-		}
-		r, err := k.route(q.ClusterIP)
-		must(err)
-		r.LinkIndex = link.Attrs().Index
-		must(k.nl.RouteAdd(r))
+	if err != nil {
+		return err
 	}
+	for _, p := range all {
+		if err := bareService(k, c, link, &p.Ports[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bareService(k *Kernel, c Config, link netlink.Link, q *plan.Port) error {
+	tcp, port, ip := uint8(6), uint16(80), q.ClusterIP.AsSlice()
+	svc := &ipvs.Service{AddressFamily: 2, Address: ip, Port: 80, Protocol: 6, SchedName: "rr", Netmask: 0xffffffff}
+	errs := []error{
+		k.nl.IpsetAdd(c.set(setServices), &netlink.IPSetEntry{IP: ip, Port: &port, Protocol: &tcp}),
+		k.nl.IpsetAdd(c.set(setCluster), &netlink.IPSetEntry{IP: ip, Port: &port, Protocol: &tcp}),
+		k.nl.IpsetAdd(c.set(setAddresses), &netlink.IPSetEntry{IP: ip}),
+		k.vs.NewService(svc),
+	}
+	for _, e := range q.Cluster {
+		to, pod := e.Port(), e.Addr().AsSlice()
+		errs = append(errs, k.vs.NewDestination(svc, &ipvs.Destination{Address: pod, Port: to, AddressFamily: 2, Weight: 1}),
+			k.nl.IpsetAdd(c.set(setHairpin), &netlink.IPSetEntry{IP: pod, Port: &to, Protocol: &tcp, IP2: pod}))
+	}
+	r, err := k.route(q.ClusterIP)
+	if err == nil {
+		r.LinkIndex = link.Attrs().Index
+		err = k.nl.RouteAdd(r)
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // TestScale shows that programming works at a size, as bare netlink calls do. With REEVE_SCALE, numbers of Services, it
@@ -149,7 +155,9 @@ func TestScale(t *testing.T) {
 func small(t *testing.T, n int) {
 	b, k := open(t)
 	all, list := syntheticAll(n)
-	bare(t, k, list)
+	if err := bare(k, list); err != nil {
+		t.Fatal(err)
+	}
 	cleanup(t, testConfig(plan.IPv4), k.Handle)
 	for range 2 { // from empty, and over what is there
 		if err := b.Apply(t.Context(), all, true); err != nil {
@@ -197,18 +205,23 @@ func scale(t *testing.T, n int) {
 	} else if n <= 10000 {
 		rounds = 2
 	}
-	for range rounds {
-		timed(&bareFull, func() { bare(t, k, list) })
-		cleanup(t, c, k.Handle)
-		k.device = 0
-		timed(&ourFull, func() { apply(all, true) })
-		if got := b.Rules(); got["virtual"] != n || got["real"] != 2*n {
-			t.Fatalf("%v", got)
-		}
-		if len(ourFull) < rounds {
-			cleanup(t, c, k.Handle)
-			k.device = 0
-		}
+	// Each is made in a network namespace of its own: the kernel keeps deleted real servers for a minute or two, and looks
+	// through all of them for each new one.
+	byBare := func() {
+		bareFull = append(bareFull, elsewhere(t, func(k *Kernel) error { return bare(k, list) }))
+	}
+	byUs := func() {
+		ourFull = append(ourFull, elsewhere(t, func(k *Kernel) error { return New(c, k).Apply(t.Context(), all, true) }))
+	}
+	for round := range rounds - 1 {
+		turns := []func(){byUs, byBare}
+		turns[round%2]()
+		turns[(round+1)%2]()
+	}
+	byBare()
+	timed(&ourFull, func() { apply(all, true) }) // this stays
+	if got := b.Rules(); got["virtual"] != n || got["real"] != 2*n {
+		t.Fatalf("%v", got)
 	}
 	timed(&again, func() { apply(all, true) })
 	for v := range stepRounds {
@@ -234,6 +247,37 @@ func scale(t *testing.T, n int) {
 	}
 	connects(t, b, n)
 }
+
+// elsewhere answers how long something takes to be made in a network namespace of its own. It is taken away again, but the
+// namespace, whose end is work for the kernel, stays until the test ends.
+func elsewhere(t *testing.T, build func(*Kernel) error) (took time.Duration) {
+	t.Helper()
+	h := testns.NewHost(t, fmt.Sprintf("built%d", builds.Add(1)))
+	err := h.Do(func() error {
+		xt, err := xtables.New(xtables.IPv4, "")
+		if err != nil {
+			return err
+		}
+		k, err := Open(plan.IPv4, xt)
+		if err != nil {
+			return err
+		}
+		defer k.Close()
+		began := time.Now()
+		if err := build(k); err != nil {
+			return err
+		}
+		took = time.Since(began)
+		c := testConfig(plan.IPv4)
+		return errors.Join(CleanupRules(context.Background(), c, xt), Cleanup(c))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+var builds atomic.Int32
 
 // replacement is one endpoint of a Service replaced with bare calls.
 type replacement struct {

@@ -87,16 +87,17 @@ func (c Config) fixed(table string) []chainRules {
 		// Seen by the first packet of a connection only. Most go to ClusterIPs: these are told apart first, by one look.
 		toMark := c.chain("MARK")
 		inside := c.inside()
-		cluster := chainRules{c.chain("CLUSTER-IPS"), slices.Clone(label)}
-		switch {
-		case c.Facts.MasqueradeAll:
-			cluster.rules = append(cluster.rules, "-j "+toMark)
-		case len(inside) > 0:
+		cluster := chainRules{name: c.chain("CLUSTER-IPS")}
+		if !c.Facts.MasqueradeAll {
 			for _, from := range inside {
-				cluster.rules = append(cluster.rules, from+" -j RETURN")
+				match := strings.Join(append([]string{from}, label...), " ")
+				cluster.rules = append(cluster.rules, match+" -j RETURN")
 			}
+		}
+		cluster.rules = append(cluster.rules, label...)
+		if c.Facts.MasqueradeAll || len(inside) > 0 {
 			cluster.rules = append(cluster.rules, "-j "+toMark)
-		default:
+		} else {
 			// The node itself sends from the address that it sends to, which is every node's own.
 			cluster.rules = append(cluster.rules, in(setAddresses, "src")+" -j "+toMark)
 		}
