@@ -148,7 +148,7 @@ func TestScale(t *testing.T) {
 		if err != nil || n < 100 {
 			t.Fatalf("REEVE_SCALE %q: give numbers of Services, 100 or more", asked)
 		}
-		t.Run(word, func(t *testing.T) { scale(t, n) })
+		t.Run(word, func(sub *testing.T) { scale(sub, n, t) })
 	}
 }
 
@@ -183,8 +183,9 @@ func small(t *testing.T, n int) {
 const stepRounds = 200
 
 // scale measures, beside bare netlink calls in the same run and in turns with them: everything from empty, one endpoint
-// replaced, and connections through one Service of many beside those through one virtual service and no rules.
-func scale(t *testing.T, n int) {
+// replaced, and connections through one Service of many beside those through one virtual service and no rules. whole is the
+// test of all sizes.
+func scale(t *testing.T, n int, whole *testing.T) {
 	b, k := open(t)
 	all, list := syntheticAll(n)
 	c := testConfig(plan.IPv4)
@@ -208,10 +209,10 @@ func scale(t *testing.T, n int) {
 	// Each is made in a network namespace of its own: the kernel keeps deleted real servers for a minute or two, and looks
 	// through all of them for each new one.
 	byBare := func() {
-		bareFull = append(bareFull, elsewhere(t, func(k *Kernel) error { return bare(k, list) }))
+		bareFull = append(bareFull, elsewhere(t, whole, func(k *Kernel) error { return bare(k, list) }))
 	}
 	byUs := func() {
-		ourFull = append(ourFull, elsewhere(t, func(k *Kernel) error { return New(c, k).Apply(t.Context(), all, true) }))
+		ourFull = append(ourFull, elsewhere(t, whole, func(k *Kernel) error { return New(c, k).Apply(t.Context(), all, true) }))
 	}
 	for round := range rounds - 1 {
 		turns := []func(){byUs, byBare}
@@ -249,10 +250,10 @@ func scale(t *testing.T, n int) {
 }
 
 // elsewhere answers how long something takes to be made in a network namespace of its own. It is taken away again, but the
-// namespace, whose end is work for the kernel, stays until the test ends.
-func elsewhere(t *testing.T, build func(*Kernel) error) (took time.Duration) {
+// namespace, whose end is work for the kernel, stays until the whole test ends.
+func elsewhere(t, whole *testing.T, build func(*Kernel) error) (took time.Duration) {
 	t.Helper()
-	h := testns.NewHost(t, fmt.Sprintf("built%d", builds.Add(1)))
+	h := testns.NewHost(whole, fmt.Sprintf("built%d", builds.Add(1)))
 	err := h.Do(func() error {
 		xt, err := xtables.New(xtables.IPv4, "")
 		if err != nil {
