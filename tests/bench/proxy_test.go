@@ -91,6 +91,13 @@ func changed(objects []runtime.Object, i, version int) map[plan.Name]*plan.Plann
 	return planAll([]runtime.Object{objects[2*i], sliceObject(i, version, netip.Addr{})})
 }
 
+// resized is Service number i with two endpoints, or in odd versions with one: the number of endpoints changes each time.
+func resized(objects []runtime.Object, i, version int) map[plan.Name]*plan.Planned {
+	sl := sliceObject(i, 0, netip.Addr{})
+	sl.Endpoints = sl.Endpoints[:2-version%2]
+	return planAll([]runtime.Object{objects[2*i], sl})
+}
+
 const (
 	proxyRounds  = 5
 	changeRounds = 60
@@ -121,10 +128,15 @@ func BenchmarkProxyNFTables(b *testing.B) {
 				}))
 				b.Cleanup(be.Close)
 			}
-			one, bareOne := []time.Duration{}, []time.Duration{}
+			var one, size, bareOne []time.Duration
 			for v := range changeRounds {
 				one = append(one, timed(func() {
 					if err := be.Apply(b.Context(), changed(objects, n/2, v+1), false); err != nil {
+						b.Fatal(err)
+					}
+				}))
+				size = append(size, timed(func() {
+					if err := be.Apply(b.Context(), resized(objects, n/3, v+1), false); err != nil {
 						b.Fatal(err)
 					}
 				}))
@@ -140,6 +152,7 @@ func BenchmarkProxyNFTables(b *testing.B) {
 			report(b, "from-empty", empty)
 			report(b, "bare-nft-load", bare)
 			report(b, "one-change", one)
+			report(b, "one-endpoint-more-or-less", size)
 			report(b, "bare-nft-add-and-delete", bareOne)
 		})
 	}
