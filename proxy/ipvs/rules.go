@@ -175,8 +175,7 @@ func (c Config) inside() []string {
 
 // rulesInput is the restore input that makes every chain what it is to be, with the lines of all Services, and puts the
 // jumps, the guard not among them, in their places, where saved, each table in iptables-save's words, differs; nil where it
-// does not. Rules are in those words
-// too; where another version's differ, a chain is written once more than it must.
+// does not. Rules are in those words too; where another version's differ, a chain is written once more than it must.
 func (c Config) rulesInput(lines []line, saved map[string][]byte) []byte {
 	var out bytes.Buffer
 	for _, table := range tables {
