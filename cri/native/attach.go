@@ -21,7 +21,7 @@ import (
 
 // Attach answers with a one-time URL.
 func (r *Runtime) Attach(_ context.Context, req *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	if err := r.mustRun(req.ContainerId); err != nil {
+	if _, err := r.running(req.ContainerId); err != nil {
 		return nil, err
 	}
 	return r.stream.Attach(req)
@@ -67,10 +67,7 @@ func (a streams) Exec(ctx context.Context, id string, cmd []string, in io.Reader
 // Attach follows a container's output and feeds its stdin, until the container ends or the client leaves.
 func (a streams) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	r := a.r
-	if err := r.mustRun(id); err != nil {
-		return err
-	}
-	c, err := r.store.container(id)
+	c, err := r.running(id)
 	if err != nil {
 		return err
 	}

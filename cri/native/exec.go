@@ -66,25 +66,51 @@ type execRequest struct {
 	timeout        time.Duration // from the process's start; 0: none
 }
 
+// execution is one exec: a process that containerd knows, in a running container, and the FIFOs to it.
+type execution struct {
+	*Runtime
+	execRequest
+	id string // of the process
+	io *execIO
+}
+
 // exec runs a process in a running container and returns its exit code when it has ended and its output is through. When
 // ctx or the process's own time (cri.ErrExecTimedOut) ends first, the process and its descendants are killed.
 func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err error) {
-	c, err := r.store.container(q.container)
+	x, err := r.newExecution(ctx, q)
 	if err != nil {
 		return 0, err
+	}
+	defer x.remove(ctx)
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	pid, err := r.startExec(ctx, x.container, x.id)
+	if err != nil {
+		return 0, err
+	}
+	ended, copied := x.wait(life), x.io.copy(q)
+	if q.stdin != nil {
+		go x.feed(life)
+	}
+	if q.resize != nil {
+		go x.followSize(life)
+	}
+	return x.result(ctx, pid, ended, copied)
+}
+
+// newExecution makes the FIFOs and tells containerd of the process, which does not run yet.
+func (r *Runtime) newExecution(ctx context.Context, q execRequest) (*execution, error) {
+	c, err := r.running(q.container)
+	if err != nil {
+		return nil, err
 	}
 	if len(q.cmd) == 0 {
-		return 0, status.Error(codes.InvalidArgument, "exec: the command is empty")
+		return nil, status.Error(codes.InvalidArgument, "exec: the command is empty")
 	}
-	r.store.mu.RLock()
-	state := c.state
-	r.store.mu.RUnlock()
-	if state != stateRunning {
-		return 0, status.Errorf(codes.FailedPrecondition, "container %q is not running", c.id)
-	}
+	q.container = c.id
 	proc, err := r.processSpec(ctx, c.id)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	proc.Args, proc.Terminal = q.cmd, q.tty
 	if q.tty {
@@ -92,109 +118,113 @@ func (r *Runtime) exec(ctx context.Context, q execRequest) (code uint32, err err
 	}
 	anyProc, err := typeurl.MarshalAny(proc)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	execID := newID()
-	f, err := newExecIO(filepath.Join(r.cfg.StateDir, "exec", execID[:16]), q)
-	if err != nil {
-		return 0, err
+	x := &execution{Runtime: r, execRequest: q, id: newID()}
+	if x.io, err = newExecIO(filepath.Join(r.cfg.StateDir, "exec", x.id[:16]), q); err != nil {
+		return nil, err
 	}
-	defer f.remove()
-	req := &tasks.ExecProcessRequest{
-		ContainerID: c.id, ExecID: execID, Terminal: q.tty, Spec: typeurl.MarshalProto(anyProc),
-		Stdin: f.path(f.stdin, "stdin"), Stdout: f.path(f.stdout, "stdout"), Stderr: f.path(f.stderr, "stderr"),
-	}
+	f := x.io
 	cctx, cancel := context.WithTimeout(ctx, createTimeout)
-	_, err = r.tasks.Exec(cctx, req)
-	cancel()
+	defer cancel()
+	_, err = r.tasks.Exec(cctx, &tasks.ExecProcessRequest{
+		ContainerID: c.id, ExecID: x.id, Terminal: q.tty, Spec: typeurl.MarshalProto(anyProc),
+		Stdin: f.path(f.stdin, "stdin"), Stdout: f.path(f.stdout, "stdout"), Stderr: f.path(f.stderr, "stderr"),
+	})
 	if err != nil {
-		return 0, errgrpc.ToNative(err)
+		f.remove()
+		return nil, errgrpc.ToNative(err)
 	}
-	defer func() {
-		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		if _, derr := r.tasks.DeleteProcess(dctx, &tasks.DeleteProcessRequest{ContainerID: c.id, ExecID: execID}); derr != nil && !errdefs.IsNotFound(errgrpc.ToNative(derr)) {
-			r.log.Debug("Could not delete an exec", logkey.ContainerID, c.id, logkey.Err, derr)
-		}
-	}()
-	waitCtx, stopWait := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWait()
-	pid, err := r.startExec(ctx, c.id, execID)
-	if err != nil {
-		return 0, err
+	return x, nil
+}
+
+// remove lets containerd forget the process, which has ended or never ran, and removes the FIFOs.
+func (x *execution) remove(ctx context.Context) {
+	defer x.io.remove()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	_, err := x.tasks.DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: x.container, ExecID: x.id})
+	if err != nil && !errdefs.IsNotFound(errgrpc.ToNative(err)) {
+		x.log.Debug("Could not delete an exec", logkey.ContainerID, x.container, logkey.Err, err)
 	}
+}
+
+// wait tells how the process ended, once.
+func (x *execution) wait(ctx context.Context) <-chan exitResult {
 	ended := make(chan exitResult, 1)
-	go func() {
-		resp, err := r.tasks.Wait(waitCtx, &tasks.WaitRequest{ContainerID: c.id, ExecID: execID})
+	go func() { // ends with the process or ctx
+		resp, err := x.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: x.container, ExecID: x.id})
 		if err != nil {
-			ended <- exitResult{err: errgrpc.ToNative(err)}
+			ended <- exitResult{err: fmt.Errorf("wait for exec: %w", errgrpc.ToNative(err))}
 			return
 		}
 		ended <- exitResult{code: resp.ExitStatus}
 	}()
-	copied := f.copy(q)
-	closeStdin := func() {
-		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		r.tasks.CloseIO(sctx, &tasks.CloseIORequest{ContainerID: c.id, ExecID: execID, Stdin: true})
-	}
-	if q.stdin != nil {
-		go func() { // ends with its reader, which whoever made the streams closes after us
-			io.Copy(f.in, q.stdin)
-			f.in.Close()
-			closeStdin()
-		}()
-	}
-	if q.resize != nil {
-		go func() { // ends with waitCtx or the channel
-			for {
-				select {
-				case <-waitCtx.Done():
-					return
-				case size, ok := <-q.resize:
-					if !ok {
-						return
-					}
-					r.tasks.ResizePty(waitCtx, &tasks.ResizePtyRequest{ContainerID: c.id, ExecID: execID, Width: uint32(size.Width), Height: uint32(size.Height)})
-				}
+	return ended
+}
+
+// feed gives the process its input and closes that. It ends with its reader, which whoever made the streams closes when
+// the exec has ended.
+func (x *execution) feed(ctx context.Context) {
+	io.Copy(x.io.in, x.stdin)
+	x.io.in.Close()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	x.tasks.CloseIO(ctx, &tasks.CloseIORequest{ContainerID: x.container, ExecID: x.id, Stdin: true})
+}
+
+// followSize keeps the terminal as large as the client's window, until ctx or the channel ends.
+func (x *execution) followSize(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case size, ok := <-x.resize:
+			if !ok {
+				return
 			}
-		}()
+			x.tasks.ResizePty(ctx, &tasks.ResizePtyRequest{ContainerID: x.container, ExecID: x.id, Width: uint32(size.Width), Height: uint32(size.Height)})
+		}
 	}
-	running := ctx
-	if q.timeout > 0 {
+}
+
+// result waits for the process, whose time begins here, and for its output. What has no time left is killed.
+func (x *execution) result(ctx context.Context, pid uint32, ended <-chan exitResult, copied <-chan struct{}) (uint32, error) {
+	if x.timeout > 0 {
 		var cancel context.CancelFunc
-		running, cancel = context.WithTimeoutCause(ctx, q.timeout, cri.ErrExecTimedOut)
+		ctx, cancel = context.WithTimeoutCause(ctx, x.timeout, cri.ErrExecTimedOut)
 		defer cancel()
 	}
 	var res exitResult
 	select {
 	case res = <-ended:
-	case <-running.Done():
-		killTree(int(pid))
-		kctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		r.killTask(kctx, c.id, execID, syscall.SIGKILL, false)
-		cancel()
+	case <-ctx.Done():
+		x.kill(context.WithoutCancel(ctx), pid, ended)
+		res.err = context.Cause(ctx)
+	}
+	if res.err == nil {
 		select {
-		case <-ended:
-		case <-time.After(execKillWait):
-			r.log.Warn("A killed exec did not end", logkey.ContainerID, c.id)
+		case <-copied:
+			return res.code, nil
+		case <-time.After(execDrain):
 		}
-		f.cancel()
-		<-copied
-		return 0, context.Cause(running)
 	}
-	if res.err != nil {
-		f.cancel()
-		<-copied
-		return 0, fmt.Errorf("wait for exec: %w", res.err)
-	}
+	x.io.cancel()
+	<-copied
+	return res.code, res.err
+}
+
+// kill ends the process with all that it started, and waits for it as long as a killed one may take.
+func (x *execution) kill(ctx context.Context, pid uint32, ended <-chan exitResult) {
+	killTree(int(pid))
+	kctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	x.killTask(kctx, x.container, x.id, syscall.SIGKILL, false)
 	select {
-	case <-copied:
-	case <-time.After(execDrain):
-		f.cancel()
-		<-copied
+	case <-ended:
+	case <-time.After(execKillWait):
+		x.log.Warn("A killed exec did not end", logkey.ContainerID, x.container)
 	}
-	return res.code, nil
 }
 
 // startExec starts a process. A shim that is about to start one does so even when nobody waits for it any more, so when
@@ -293,21 +323,22 @@ func killTree(pid int) {
 
 // Exec answers with a one-time URL.
 func (r *Runtime) Exec(_ context.Context, req *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	if err := r.mustRun(req.ContainerId); err != nil {
+	if _, err := r.running(req.ContainerId); err != nil {
 		return nil, err
 	}
 	return r.stream.Exec(req)
 }
 
-func (r *Runtime) mustRun(id string) error {
+// running is the container if it runs.
+func (r *Runtime) running(id string) (*container, error) {
 	c, err := r.store.container(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.store.mu.RLock()
 	defer r.store.mu.RUnlock()
 	if c.state != stateRunning {
-		return status.Errorf(codes.FailedPrecondition, "container %q is not running", c.id)
+		return nil, status.Errorf(codes.FailedPrecondition, "container %q is not running", c.id)
 	}
-	return nil
+	return c, nil
 }
