@@ -168,11 +168,12 @@ func (r *Runtime) onContainerExit(c *container, ev exitEvent) {
 	c.settling = true
 	gone := make(chan struct{})
 	c.taskGone = gone
-	started, oom, cg := c.started, c.oom, c.rec.Cgroup
+	started, told := c.started, c.oom
 	r.store.mu.Unlock()
-	rec := exitRecord{Version: recordVersion, Code: int32(ev.code), Started: started, At: ev.at}
+	oom, counted := r.outOfMemory(c)
+	rec := exitRecord{Version: recordVersion, Code: int32(ev.code), Started: started, At: ev.at, PodOOMKills: counted}
 	switch {
-	case ev.code == 137 && (oom || r.oomKilled(cg)):
+	case ev.code == 137 && (oom || told):
 		rec.Reason = reasonOOM
 	case ev.code == 0:
 		rec.Reason = reasonCompleted
@@ -189,15 +190,6 @@ func (r *Runtime) onContainerExit(c *container, ev exitEvent) {
 			r.log.Debug("Could not delete an ended task", logkey.ContainerID, c.id, logkey.Err, err)
 		}
 	})
-}
-
-// oomKilled asks the container's cgroup, which exists until its task is deleted: the event may still be on its way.
-func (r *Runtime) oomKilled(cgroupsPath string) bool {
-	if r.host.SystemdCgroup {
-		cgroupsPath = systemdPath(cgroupsPath)
-	}
-	n := r.cgroups.Read(cgroupsPath).OOMKills
-	return n != nil && *n > 0
 }
 
 // settle makes a container exited: its log is complete, its exit is on disk, and only then is it told.

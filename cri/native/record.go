@@ -47,6 +47,8 @@ type sandboxRecord struct {
 	Made    time.Time                               `json:"made"`
 	// Pinned says that mounts hold the namespaces, so that pause may come later.
 	Pinned bool `json:"pinned,omitempty"`
+	// OOMKills is what its cgroup had counted before: of an earlier sandbox of the same pod.
+	OOMKills uint64 `json:"oomKills,omitempty"`
 }
 
 // containerRecord is what a container is. Resources in Config change with UpdateContainerResources.
@@ -90,6 +92,8 @@ type exitRecord struct {
 	Message string    `json:"message,omitempty"`
 	Started time.Time `json:"started"`
 	At      time.Time `json:"at"`
+	// PodOOMKills is how many kills for memory the pod's ended containers account for, this one included; see outOfMemory.
+	PodOOMKills uint64 `json:"podOOMKills,omitempty"`
 }
 
 // Reasons of an exit, as containerd's CRI names them and users know them from `kubectl get pods`.

@@ -133,7 +133,7 @@ func (r *Runtime) loadSandbox(rec containers.Container, view taskView) (s *sandb
 	if err := decodeRecord(rec, &s.rec, &s.rec.Version); err != nil {
 		return nil, false, err
 	}
-	s.created = s.rec.Made
+	s.created, s.oomKills = s.rec.Made, s.rec.OOMKills
 	var net networkRecord
 	if made, err = readJSON(filepath.Join(r.sandboxDir(s.id), "network.json"), &net); err != nil {
 		return nil, false, err
@@ -185,6 +185,9 @@ func (r *Runtime) adoptContainer(ctx, run context.Context, c *container, view ta
 	case hasExit:
 		c.state, c.exit = stateExited, exit
 		close(c.exited)
+		if s := r.store.sandboxes[c.rec.SandboxID]; s != nil {
+			s.oomKills = max(s.oomKills, exit.PodOOMKills)
+		}
 		return r.background(run, c.op, "clear an ended container's task", logkey.ContainerID, c.id, func(ctx context.Context) error {
 			_, err := r.pump.Finish(ctx, c.id, 0)
 			if task != nil || view.unknown {

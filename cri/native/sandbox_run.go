@@ -47,6 +47,11 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 		Version: recordVersion, Config: protoJSON[*runtimeapi.PodSandboxConfig]{proto.Clone(config).(*runtimeapi.PodSandboxConfig)},
 		Handler: handler, Made: now, Cgroup: r.host.CgroupsPath(config.GetLinux().GetCgroupParent(), s.id), Pinned: r.pinnable(config, handler),
 	}
+	if cg := r.podCgroup(s); cg != "" {
+		if n := r.cgroups.OOMKills(cg); n != nil {
+			s.rec.OOMKills, s.oomKills = *n, *n
+		}
+	}
 	name := sandboxName(m)
 	if err := r.store.reserve(name, s.id); err != nil {
 		return "", err

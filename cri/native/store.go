@@ -52,6 +52,7 @@ type sandbox struct {
 	pauser   *pauser // of a pinned sandbox, once it is made
 	pidfd    pidfd
 	torn     bool          // network, namespaces and mounts are gone
+	oomKills uint64        // that the pod's ended containers account for; see outOfMemory
 	exited   chan struct{} // closed when pause has ended
 }
 

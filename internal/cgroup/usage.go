@@ -61,8 +61,21 @@ func (h *Host) Read(path string) Usage {
 	u.MemoryRSS, u.PageFaults, u.MajorPageFaults = stat["total_rss"], stat["total_pgfault"], stat["total_pgmajfault"]
 	u.MemoryLimit = limit(number(d, "memory.limit_in_bytes"))
 	u.SwapUsage = stat["total_swap"]
-	u.OOMKills = table(d, "memory.oom_control")["oom_kill"]
+	u.OOMKills = h.OOMKills(path)
 	return u
+}
+
+// OOMKills is how many processes of the cgroup the kernel has killed for want of memory; on v2 with those of the cgroups
+// below it, also of such as are gone, unless cgroup2 is mounted with memory_localevents. It is nil for a cgroup that is
+// gone, and on kernels that do not count (v1 before 4.13).
+func (h *Host) OOMKills(path string) *uint64 {
+	if h.Unified {
+		return table(filepath.Join(h.V2, path), "memory.events")["oom_kill"]
+	}
+	if d := h.Dir("memory", path); d != "" {
+		return table(d, "memory.oom_control")["oom_kill"]
+	}
+	return nil
 }
 
 func readV2(d string) Usage {

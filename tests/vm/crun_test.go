@@ -10,7 +10,7 @@ import (
 
 // What of the native runtime's tests depends on the OCI runtime or on cgroups; TestOCIRuntimes has both runtimes anyway.
 const runtimeTests = "^(TestOCIRuntimes|TestLifeOfAPod|TestContainersThatCannotStart|TestSecurityContext|TestNamespacesAndMounts|" +
-	"TestStopSignalsAndGrace|TestOOMAndUpdate|TestExecGivenUpWhileStarting|TestEvents|TestManyAtOnceLeakNothing|" +
+	"TestStopSignalsAndGrace|TestOOMAndUpdate|TestOutOfMemoryIsTold|TestExecGivenUpWhileStarting|TestEvents|TestManyAtOnceLeakNothing|" +
 	"TestRestartKeepsEverything|TestPauseFollows|TestExecStreams|TestAttachStreams)$"
 
 // The native runtime with crun, which refuses the cgroups of many development hosts, and with runc beside it, on cgroup v2,
@@ -18,7 +18,7 @@ const runtimeTests = "^(TestOCIRuntimes|TestLifeOfAPod|TestContainersThatCannotS
 func TestNativeRuntimeOnCgroupV2(t *testing.T) {
 	testenv.NeedLong(t)
 	m := machine(t)
-	t.Log(sh(t, m, "modprobe overlay; crun --version; runc --version; containerd --version"))
+	t.Log(sh(t, m, "crun --version; runc --version; containerd --version"))
 	only := os.Getenv("REEVE_VM_RUNTIME_TESTS")
 	if only == "" {
 		only = runtimeTests
@@ -33,11 +33,18 @@ func TestNativeRuntimeOnCgroupV2(t *testing.T) {
 		{"both", "cgroupfs", "^TestOCIRuntimesInTurns$"},
 	} {
 		t.Run(tc.handler+"/"+tc.driver, func(t *testing.T) {
-			env := []string{"REEVE_PARTS=/payload/parts", "REEVE_TEST_HANDLER=" + strings.TrimPrefix(tc.handler, "both"), "REEVE_TEST_CGROUP_DRIVER=" + tc.driver, "REEVE_ROUNDS=10"}
-			if tc.driver == "systemd" {
-				env = append(env, "REEVE_KEEP_RUN=1")
-			}
-			runTests(t, m, "/payload/native.test", []string{"-test.run", tc.run}, env...)
+			nativeTests(t, m, strings.TrimPrefix(tc.handler, "both"), tc.driver, tc.run)
 		})
 	}
+}
+
+// nativeTests runs tests of cri/native in the machine, with the named OCI runtime and cgroup driver.
+func nativeTests(t *testing.T, m *Machine, handler, driver, run string) {
+	t.Helper()
+	sh(t, m, "modprobe overlay")
+	env := []string{"REEVE_PARTS=/payload/parts", "REEVE_TEST_HANDLER=" + handler, "REEVE_TEST_CGROUP_DRIVER=" + driver, "REEVE_ROUNDS=10"}
+	if driver == "systemd" {
+		env = append(env, "REEVE_KEEP_RUN=1")
+	}
+	runTests(t, m, "/payload/native.test", []string{"-test.run", run}, env...)
 }

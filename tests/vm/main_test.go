@@ -34,10 +34,7 @@ func machine(t testing.TB) *Machine {
 	if err := Missing(); err != nil {
 		testenv.Skip(t, err.Error())
 	}
-	var parts string
-	if testenv.Long() {
-		parts = filepath.Dir(testenv.BuildParts(t).Logpump)
-	}
+	parts := filepath.Dir(testenv.BuildParts(t).Logpump)
 	shared.once.Do(func() {
 		start := time.Now()
 		shared.m, shared.err = bootShared(parts)
@@ -50,8 +47,8 @@ func machine(t testing.TB) *Machine {
 }
 
 // bootShared makes the disk and what the machine carries side by side: test programs of packages whose tests run in it,
-// static and without the race detector, and reeve where it has been built. The runtime's tests and what they need come
-// along if parts, the folder of testenv.BuildParts, is given.
+// static and without the race detector, with parts, the folder of testenv.BuildParts, which the runtime's tests need; and
+// reeve where it has been built.
 func bootShared(parts string) (*Machine, error) {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", mark+fmt.Sprint(os.Getpid())+"-programs-")
@@ -66,12 +63,12 @@ func bootShared(parts string) (*Machine, error) {
 		errs <- err
 	})
 	files := map[string]string{}
-	programs := map[string]string{"proxy.test": "proxy", "ipvs.test": "proxy/ipvs", "systemd.test": "systemd", "cgroup.test": "internal/cgroup"}
-	if parts != "" {
-		programs["native.test"], programs["fetch"] = "cri/native", "tests/node/fetch"
-		for _, name := range []string{"pause.tar", "hello.tar", "logpump"} {
-			files["parts/"+name] = filepath.Join(parts, name)
-		}
+	programs := map[string]string{
+		"proxy.test": "proxy", "ipvs.test": "proxy/ipvs", "systemd.test": "systemd", "cgroup.test": "internal/cgroup",
+		"native.test": "cri/native", "fetch": "tests/node/fetch",
+	}
+	for _, name := range []string{"pause.tar", "hello.tar", "logpump"} {
+		files["parts/"+name] = filepath.Join(parts, name)
 	}
 	for name, pkg := range programs {
 		program := filepath.Join(dir, name)

@@ -8,8 +8,9 @@ import (
 	"github.com/reevehq/reeve/internal/testenv"
 )
 
-// What needs systemd and cgroup v2 for real and takes seconds: slices with their limits, and a full cgroup and tasks that
-// wait for memory, which wake their watcher. TestInstallOnASystemdHost has the whole of it, and takes minutes.
+// What needs systemd and cgroup v2 for real and takes seconds: slices with their limits; a full cgroup and tasks that wait
+// for memory, which wake their watcher; and containers killed for their memory, whose cgroups systemd removes at once.
+// TestInstallOnASystemdHost and TestNativeRuntimeOnCgroupV2 have the whole of it, and take minutes.
 func TestSystemdAndCgroupV2(t *testing.T) {
 	m := machine(t)
 	for program, tests := range map[string][]string{"systemd.test": {"TestSlicesOfSystemd"}, "cgroup.test": {"TestLimitOfV2Wakes", "TestPressureTriggerWakes"}} {
@@ -24,4 +25,5 @@ func TestSystemdAndCgroupV2(t *testing.T) {
 			}
 		}
 	}
+	nativeTests(t, m, "runc", "systemd", "^TestOutOfMemoryIsTold$")
 }
